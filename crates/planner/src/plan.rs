@@ -1,0 +1,162 @@
+//! The plan: actions from observed to target, each with its reason.
+
+use crate::model::{ContainerKey, Millis, ServiceId};
+use crate::reasons::{NotDone, RemoveReason, StartReason, StopReason};
+use crate::state::State;
+
+/// One thing to be done to one container.
+///
+/// A start or thaw whose `after` is not empty is one half of a swap: the containers in it leave their room
+/// (by an action of the same plan, or by one under way), and it may start to run only when all have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop it, with the grace that its service gives.
+    Stop {
+        /// Which.
+        container: ContainerKey,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Suspend it in place.
+    Freeze {
+        /// Which.
+        container: ContainerKey,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Create and start a new one.
+    Start {
+        /// Which; no container of this key exists, except perhaps one that was created and never started.
+        container: ContainerKey,
+        /// Whose room it takes.
+        after: Vec<ContainerKey>,
+        /// Why.
+        reason: StartReason,
+    },
+    /// Resume a frozen one.
+    Thaw {
+        /// Which.
+        container: ContainerKey,
+        /// Whose room it takes.
+        after: Vec<ContainerKey>,
+        /// Why.
+        reason: StartReason,
+    },
+    /// Remove one that has ended or never started.
+    Remove {
+        /// Which.
+        container: ContainerKey,
+        /// Why.
+        reason: RemoveReason,
+    },
+}
+
+/// What is to be done now, what is not and why, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are to be issued: most important first, a victim before its successor.
+    pub actions: Vec<Action>,
+    /// What is wanted and was not done, in order of importance.
+    pub not_done: Vec<NotDone>,
+    /// By service id: the target, and how many it will have once the plan is carried out.
+    pub services: Vec<ServicePlan>,
+    /// Time alone changes nothing before this.
+    pub next_wake_at: Option<Millis>,
+}
+
+/// What a plan makes of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// clamp(demand, min, max); `None` for a fill service.
+    pub target: Option<u32>,
+    /// Starting or running containers that stay, new ones included.
+    pub planned: u32,
+    /// How many of the target are not planned for; 0 for a fill service.
+    pub unmet: u32,
+}
+
+/// Whether everything that is wanted runs, as the state stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Success {
+    /// Every service runs its target, the target is its demand, no demand is unknown, and no room is idle
+    /// that a fill service could use.
+    pub success: bool,
+    /// The codes of what is in the way, sorted; empty on success. Those of [`NotDone::code`], and
+    /// `in_progress` for actions planned or under way.
+    pub blocked_by: Vec<&'static str>,
+}
+
+impl Action {
+    /// The container that it acts on.
+    pub const fn container(&self) -> ContainerKey {
+        match *self {
+            Self::Stop { container, .. }
+            | Self::Freeze { container, .. }
+            | Self::Start { container, .. }
+            | Self::Thaw { container, .. }
+            | Self::Remove { container, .. } => container,
+        }
+    }
+
+    /// The containers whose room it takes; empty for everything but a start or thaw in a swap.
+    pub fn after(&self) -> &[ContainerKey] {
+        match self {
+            Self::Start { after, .. } | Self::Thaw { after, .. } => after,
+            Self::Stop { .. } | Self::Freeze { .. } | Self::Remove { .. } => &[],
+        }
+    }
+
+    /// What is done, as the API has it: `stop`, `freeze`, `start`, `thaw` or `remove`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Stop { .. } => "stop",
+            Self::Freeze { .. } => "freeze",
+            Self::Start { .. } => "start",
+            Self::Thaw { .. } => "thaw",
+            Self::Remove { .. } => "remove",
+        }
+    }
+
+    /// The code of its reason.
+    pub const fn reason_code(&self) -> &'static str {
+        match self {
+            Self::Stop { reason, .. } | Self::Freeze { reason, .. } => reason.code(),
+            Self::Start { reason, .. } | Self::Thaw { reason, .. } => reason.code(),
+            Self::Remove { reason, .. } => reason.code(),
+        }
+    }
+
+    /// A sentence: `stop priority2/1 on instance-1 to make room for priority1 (priority 1)`.
+    pub fn words(&self, state: &State) -> String {
+        let reason = match self {
+            Self::Stop { reason, .. } | Self::Freeze { reason, .. } => reason.words(state),
+            Self::Start { reason, .. } | Self::Thaw { reason, .. } => reason.words(state),
+            Self::Remove { reason, .. } => reason.words().to_owned(),
+        };
+        let mut words = format!("{} {} {reason}", self.kind(), state.describe(self.container()));
+        if !self.after().is_empty() {
+            let names: Vec<String> = self.after().iter().map(|&key| state.describe(key)).collect();
+            words.push_str(&format!(", in the room of {}", names.join(" and ")));
+        }
+        words
+    }
+}
+
+impl Plan {
+    /// The plan of one service.
+    pub fn service(&self, id: ServiceId) -> &ServicePlan {
+        &self.services[id.index()]
+    }
+}
+
+/// Plans from `state` at `now`.
+pub fn plan(state: &State, now: Millis) -> Plan {
+    let _ = (state, now);
+    Plan::default()
+}
+
+/// Whether everything that is wanted runs, given the plan that was made from this state.
+pub fn success(state: &State, plan: &Plan, now: Millis) -> Success {
+    let _ = (state, plan, now);
+    Success::default()
+}

@@ -1,0 +1,287 @@
+//! The state that is planned from: services, instances, containers; built whole or kept up by deltas.
+
+use std::collections::VecDeque;
+
+use crate::model::{
+    Container, ContainerKey, Freshness, Instance, InstanceId, InstanceState, Millis, OnStale, Reading, Resources,
+    Service, ServiceId,
+};
+
+/// Everything that a plan depends on, except the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    services: Vec<Service>,
+    instances: Vec<Instance>,
+    /// By instance, each sorted by key.
+    containers: Vec<Vec<Container>>,
+    /// By service.
+    demands: Vec<DemandHistory>,
+    backoffs: Vec<Backoff>,
+    fill_hold_until: Millis,
+}
+
+/// Starts of a service are held back, on one instance or on all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backoff {
+    /// The service that failed to start.
+    pub service: ServiceId,
+    /// Where; everywhere if `None`.
+    pub instance: Option<InstanceId>,
+    /// When the next start may be tried.
+    pub until: Millis,
+}
+
+/// One change to a [`State`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delta {
+    /// A demand source answered (or the answer is unknown).
+    Demand {
+        /// For this service.
+        service: ServiceId,
+        /// What it said.
+        reading: Reading,
+        /// When the answer arrived.
+        at: Millis,
+    },
+    /// An operator paused or resumed a service.
+    Paused {
+        /// The service.
+        service: ServiceId,
+        /// Whether it is paused now.
+        paused: bool,
+    },
+    /// An instance changed its state.
+    InstanceState {
+        /// The instance.
+        instance: InstanceId,
+        /// Its state now.
+        state: InstanceState,
+    },
+    /// An instance changed its capacity.
+    Capacity {
+        /// The instance.
+        instance: InstanceId,
+        /// Its capacity now.
+        capacity: Resources,
+    },
+    /// A container is as given: new, or changed.
+    Container(Container),
+    /// A container is gone.
+    ContainerGone(ContainerKey),
+    /// Starts are held back until a moment, or no longer (`until` in the past).
+    Backoff(Backoff),
+}
+
+/// The demand of one service, as far back as `scale_down_after_ms` needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct DemandHistory {
+    last: Reading,
+    /// Values that were left for a lower one, highest first, each with the moment at which it was left.
+    falls: VecDeque<(u32, Millis)>,
+    /// Whether an answer, of whatever kind, has ever arrived.
+    answered: bool,
+}
+
+/// Bound on the values kept per service for `scale_down_after_ms`: beyond it the oldest fall is forgotten
+/// early, which scales down sooner, never later than configured.
+const FALLS_MAX: usize = 64;
+
+/// A service's demand at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DemandNow {
+    /// The demand in force: the last value, or what stands in for it. `None`: unknown.
+    pub containers: Option<u32>,
+    /// How far it can be trusted.
+    pub freshness: Freshness,
+    /// The highest demand of the last `scale_down_after_ms`, at least `containers`.
+    pub held: Option<u32>,
+    /// When, with nothing heard meanwhile, any of this changes.
+    pub changes_at: Option<Millis>,
+}
+
+impl State {
+    /// A state with these services and instances, no containers and no demand known.
+    ///
+    /// Services and instances are sorted by name, whatever the order they come in; ids are indexes into the
+    /// sorted order. No fill is started before every demand was answered once, or `fill_hold_until`.
+    ///
+    /// # Panics
+    ///
+    /// If two services or two instances have the same name.
+    pub fn new(mut services: Vec<Service>, mut instances: Vec<Instance>, fill_hold_until: Millis) -> Self {
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        instances.sort_by(|a, b| a.name.cmp(&b.name));
+        assert!(services.windows(2).all(|pair| pair[0].name != pair[1].name), "service names are unique");
+        assert!(instances.windows(2).all(|pair| pair[0].name != pair[1].name), "instance names are unique");
+        let demands = vec![DemandHistory::default(); services.len()];
+        let containers = vec![Vec::new(); instances.len()];
+        Self { services, instances, containers, demands, backoffs: Vec::new(), fill_hold_until }
+    }
+
+    /// Applies one change. A container of an unknown service or instance is a programming error.
+    pub fn apply(&mut self, delta: Delta) {
+        match delta {
+            Delta::Demand { service, reading, at } => self.demands[service.index()].apply(reading, at),
+            Delta::Paused { service, paused } => self.services[service.index()].paused = paused,
+            Delta::InstanceState { instance, state } => self.instances[instance.index()].state = state,
+            Delta::Capacity { instance, capacity } => self.instances[instance.index()].capacity = capacity,
+            Delta::Container(container) => {
+                let list = &mut self.containers[container.key.instance.index()];
+                match list.binary_search_by_key(&container.key, |other| other.key) {
+                    Ok(at) => list[at] = container,
+                    Err(at) => list.insert(at, container),
+                }
+            }
+            Delta::ContainerGone(key) => {
+                let list = &mut self.containers[key.instance.index()];
+                if let Ok(at) = list.binary_search_by_key(&key, |other| other.key) {
+                    list.remove(at);
+                }
+            }
+            Delta::Backoff(backoff) => {
+                self.backoffs.retain(|other| (other.service, other.instance) != (backoff.service, backoff.instance));
+                let at = self.backoffs.partition_point(|other| *other < backoff);
+                self.backoffs.insert(at, backoff);
+            }
+        }
+    }
+
+    /// The services, by id.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The instances, by id.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// One service.
+    pub fn service(&self, id: ServiceId) -> &Service {
+        &self.services[id.index()]
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: InstanceId) -> &Instance {
+        &self.instances[id.index()]
+    }
+
+    /// The id of the service of that name.
+    pub fn service_id(&self, name: &str) -> Option<ServiceId> {
+        let at = self.services.binary_search_by(|service| service.name.as_str().cmp(name)).ok()?;
+        u32::try_from(at).ok().map(ServiceId)
+    }
+
+    /// The id of the instance of that name.
+    pub fn instance_id(&self, name: &str) -> Option<InstanceId> {
+        let at = self.instances.binary_search_by(|instance| instance.name.as_str().cmp(name)).ok()?;
+        u32::try_from(at).ok().map(InstanceId)
+    }
+
+    /// Every service's id, in the order of names.
+    pub fn service_ids(&self) -> impl DoubleEndedIterator<Item = ServiceId> + use<> {
+        (0..u32::try_from(self.services.len()).expect("services are counted in u32")).map(ServiceId)
+    }
+
+    /// Every instance's id, in the order of names.
+    pub fn instance_ids(&self) -> impl DoubleEndedIterator<Item = InstanceId> + use<> {
+        (0..u32::try_from(self.instances.len()).expect("instances are counted in u32")).map(InstanceId)
+    }
+
+    /// The containers on an instance, sorted by key.
+    pub fn containers_on(&self, instance: InstanceId) -> &[Container] {
+        &self.containers[instance.index()]
+    }
+
+    /// Every container, sorted by key.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().flatten()
+    }
+
+    /// One container.
+    pub fn container(&self, key: ContainerKey) -> Option<&Container> {
+        let list = self.containers_on(key.instance);
+        list.binary_search_by_key(&key, |other| other.key).ok().map(|at| &list[at])
+    }
+
+    /// The backoffs, also those that are over, sorted.
+    pub fn backoffs(&self) -> &[Backoff] {
+        &self.backoffs
+    }
+
+    /// Until when no fill is started, unless every demand has been answered before.
+    pub fn fill_hold_until(&self) -> Millis {
+        self.fill_hold_until
+    }
+
+    /// Whether the demand source of this service has ever answered.
+    pub fn answered(&self, service: ServiceId) -> bool {
+        self.demands[service.index()].answered
+    }
+
+    /// The demand of a service at `now`.
+    pub fn demand(&self, service: ServiceId, now: Millis) -> DemandNow {
+        self.demands[service.index()].at(self.service(service), now)
+    }
+
+    /// A container's name for people: `priority1/0 on instance-1`.
+    pub fn describe(&self, key: ContainerKey) -> String {
+        format!("{}/{} on {}", self.service(key.service).name, key.ordinal, self.instance(key.instance).name)
+    }
+}
+
+impl DemandHistory {
+    fn apply(&mut self, reading: Reading, at: Millis) {
+        self.answered = true;
+        if let (Reading::Known { containers: before, .. }, Reading::Known { containers: after, .. }) =
+            (self.last, reading)
+        {
+            // What is not above the new value can no longer be the maximum of any window.
+            while self.falls.back().is_some_and(|&(value, _)| value <= after.max(before)) {
+                self.falls.pop_back();
+            }
+            if after < before {
+                self.falls.push_back((before, at));
+                if self.falls.len() > FALLS_MAX {
+                    self.falls.pop_front();
+                }
+            }
+        }
+        if reading == Reading::Unknown {
+            self.falls.clear();
+        }
+        self.last = reading;
+    }
+
+    fn at(&self, service: &Service, now: Millis) -> DemandNow {
+        let Reading::Known { containers: last, confirmed_at } = self.last else {
+            return DemandNow { containers: None, freshness: Freshness::Unknown, held: None, changes_at: None };
+        };
+        let stale_at = confirmed_at.plus(service.stale_after_ms);
+        let (containers, freshness, mut changes_at) = if now < stale_at {
+            (last, Freshness::Fresh, Some(stale_at))
+        } else {
+            match service.on_stale {
+                OnStale::Hold => (last, Freshness::Stale, None),
+                OnStale::Fallback { containers, after_ms } => {
+                    let fallback_at = stale_at.plus(after_ms);
+                    if now < fallback_at {
+                        (last, Freshness::Stale, Some(fallback_at))
+                    } else {
+                        (containers, Freshness::Stale, None)
+                    }
+                }
+            }
+        };
+        let mut held = containers;
+        if let Some(&(value, left_at)) =
+            self.falls.iter().find(|(_, left_at)| now < left_at.plus(service.scale_down_after_ms))
+            && value > containers
+        {
+            held = value;
+            let forgotten_at = left_at.plus(service.scale_down_after_ms);
+            changes_at = Some(changes_at.map_or(forgotten_at, |other| other.min(forgotten_at)));
+        }
+        DemandNow { containers: Some(containers), freshness, held: Some(held), changes_at }
+    }
+}
