@@ -1,1 +1,27 @@
-//! TODO
+//! The controller: what joins the planner to engines and demand sources.
+//!
+//! [`Controller::new`] takes everything it touches as arguments — settings, drivers, demand transports, a clock
+//! and a seed — and gives back the loop, to be run as one future, and a [`Handle`] to talk to it. The loop is
+//! level-triggered: whatever happens only wakes it; it then reads what is known, plans, issues the actions and
+//! publishes one [`View`]. It keeps nothing that it could not rebuild from what the engines say, so it may be
+//! dropped at any moment and started again.
+
+mod clock;
+mod control;
+mod decisions;
+mod feed;
+mod handle;
+mod settings;
+mod view;
+
+pub use clock::Clock;
+pub use control::{Controller, Parts};
+pub use decisions::{
+    ActionOutcome, ActionView, DECISIONS_KEPT, Decision, DecisionQuery, InputView, NotDoneView, WokenBy,
+};
+pub use feed::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
+pub use handle::{CommandError, DrainError, DrainProgress, Handle, UpdateError};
+pub use settings::{
+    DemandKey, DemandSource, Engines, ServiceSettings, Settings, SettingsError, SourceSettings,
+};
+pub use view::{ContainerView, InstanceView, LatencyView, ServiceView, View};

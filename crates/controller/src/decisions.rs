@@ -1,0 +1,177 @@
+//! Decisions: inputs, plan, reasons and outcome of each planning that did or refused something, in a ring.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use planner::{Freshness, Millis};
+
+/// What woke the loop. A set, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WokenBy(u8);
+
+impl WokenBy {
+    /// A demand source said something new.
+    pub const DEMAND: Self = Self(1);
+    /// An engine was observed, lost or found.
+    pub const ENGINE: Self = Self(2);
+    /// An action ended.
+    pub const ACTION: Self = Self(4);
+    /// The settings changed.
+    pub const CONFIG: Self = Self(8);
+    /// An operator gave a command.
+    pub const OPERATOR: Self = Self(16);
+    /// A moment came that the planner or a backoff had named.
+    pub const TIMER: Self = Self(32);
+
+    const NAMES: [(Self, &'static str); 6] = [
+        (Self::DEMAND, "demand"),
+        (Self::ENGINE, "engine"),
+        (Self::ACTION, "action"),
+        (Self::CONFIG, "config"),
+        (Self::OPERATOR, "operator"),
+        (Self::TIMER, "timer"),
+    ];
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether everything in `other` is in this.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The names: `demand`, `engine`, `action`, `config`, `operator`, `timer`.
+    pub fn names(self) -> Vec<&'static str> {
+        Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag)).map(|&(_, name)| name).collect()
+    }
+}
+
+/// Inputs, plan, reasons and outcome of one planning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Rises by one with each decision of an epoch, from 1.
+    pub sequence: u64,
+    /// When it was taken.
+    pub decided_at: Millis,
+    /// What woke the loop.
+    pub woken_by: WokenBy,
+    /// Microseconds that planning took.
+    pub plan_micros: u64,
+    /// The whole in a sentence.
+    pub summary: String,
+    /// What was wanted, by service, in order of priority, then name.
+    pub inputs: Vec<InputView>,
+    /// What was done about it, in the order of issue.
+    pub actions: Vec<ActionView>,
+    /// What was not done, and why.
+    pub not_done: Vec<NotDoneView>,
+}
+
+/// What was wanted of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputView {
+    /// The service.
+    pub service: Arc<str>,
+    /// Its demand; `None` if unknown, or for a service that fills.
+    pub demand: Option<u32>,
+    /// Of the demand; `None` for a service that fills.
+    pub freshness: Option<Freshness>,
+    /// Its target; `None` for a service that fills.
+    pub target: Option<u32>,
+    /// How many were starting or running.
+    pub have: u32,
+}
+
+/// One action of a decision, with what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionView {
+    /// `start`, `thaw`, `stop`, `freeze` or `remove`.
+    pub kind: &'static str,
+    /// The service of the container.
+    pub service: Arc<str>,
+    /// The instance of the container.
+    pub instance: Arc<str>,
+    /// The container's name for people: `priority1/0 on instance-1`.
+    pub container: String,
+    /// The containers whose room it takes, by name.
+    pub after: Vec<String>,
+    /// The code of the reason.
+    pub reason: &'static str,
+    /// The action and its reason in words.
+    pub words: String,
+    /// What became of it.
+    pub outcome: ActionOutcome,
+    /// Milliseconds from the decision to its end; `None` while it is under way.
+    pub took_ms: Option<u64>,
+    /// The error, or how the container had ended.
+    pub detail: Option<String>,
+}
+
+/// What became of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionOutcome {
+    /// Under way.
+    Pending,
+    /// Done.
+    Done,
+    /// It was so already.
+    Already,
+    /// Failed; `detail` says why.
+    Failed,
+    /// The engine gave no clear answer; the next observation tells.
+    Unknown,
+}
+
+/// Something that was not done, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotDoneView {
+    /// The service that it is about.
+    pub service: Arc<str>,
+    /// The code of the reason.
+    pub reason: &'static str,
+    /// In words.
+    pub words: String,
+}
+
+/// Which decisions are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DecisionQuery {
+    /// Those that do, or do not do, something for this service.
+    pub service: Option<String>,
+    /// Those of a lower sequence.
+    pub before: Option<u64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// How many decisions are kept. A decision is a few hundred bytes to some tens of kilobytes (one of a cluster's
+/// start); at a decision a second this is a quarter of an hour of "why?".
+pub const DECISIONS_KEPT: usize = 1_000;
+
+/// The last [`DECISIONS_KEPT`] decisions.
+#[derive(Default)]
+pub(crate) struct Ring {
+    /// Sequences rise by one from front to back.
+    decisions: VecDeque<Arc<Decision>>,
+}
+
+impl Ring {
+    /// The decisions asked for, newest first.
+    pub(crate) fn query(&self, query: &DecisionQuery) -> Vec<Arc<Decision>> {
+        let concerns = |decision: &Decision, service: &str| {
+            decision.actions.iter().any(|action| &*action.service == service)
+                || decision.not_done.iter().any(|not_done| &*not_done.service == service)
+        };
+        self.decisions
+            .iter()
+            .rev()
+            .filter(|decision| query.before.is_none_or(|before| decision.sequence < before))
+            .filter(|decision| query.service.as_ref().is_none_or(|service| concerns(decision, service)))
+            .take(query.limit)
+            .cloned()
+            .collect()
+    }
+}
