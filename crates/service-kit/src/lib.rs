@@ -1,1 +1,26 @@
-//! TODO
+//! What the mains of Force12's services share, so that each main is short and all behave alike at their edges.
+//!
+//! - [`cli`]: the subcommands that every service has.
+//! - [`config`]: one bounded TOML file, unknown keys refused with their place.
+//! - [`telemetry`], [`metrics`]: logs to stderr, Prometheus text on the service's own listener.
+//! - [`shutdown`]: one token that ends everything.
+//! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
+//! - [`problem`]: every error is an RFC 9457 document.
+//! - [`auth`]: who may change something.
+//! - [`health`], [`healthcheck`]: the endpoints that every service has, and the client for one of them.
+//! - [`sse`]: one stream of documents to many readers.
+//! - [`generated`]: keeps generated files in the repository true.
+
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod generated;
+pub mod health;
+pub mod healthcheck;
+pub mod http;
+pub mod metrics;
+pub mod problem;
+pub mod shutdown;
+pub mod sse;
+mod suggest;
+pub mod telemetry;

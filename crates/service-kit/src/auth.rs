@@ -1,0 +1,353 @@
+//! Who may change something: the operator, by a bearer token, and never a page of someone else's in a browser.
+//!
+//! [`Operator::layer`] guards the routes that change something. In this order it refuses:
+//! - a `Host` that is not one of this service's own names (403): otherwise a page could reach a loopback listener
+//!   by a name of its own that resolves to 127.0.0.1;
+//! - an `Origin` other than the `Host` that was asked (403);
+//! - a missing or wrong token (401); and, with no token configured, everything unless the listener is on loopback (403).
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::uri::{Authority, Uri};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tower::{Layer, Service};
+
+use crate::problem::Problem;
+
+/// Holds the token itself.
+pub const TOKEN_VARIABLE: &str = "FORCE12_TOKEN";
+/// Holds the path of a file with the token.
+pub const TOKEN_FILE_VARIABLE: &str = "FORCE12_TOKEN_FILE";
+
+/// The fewest characters of a token: 16 random letters and digits carry more than 80 bits.
+pub const TOKEN_MIN_CHARS: usize = 16;
+/// The most characters of a token: longer than any that a tool makes, and it fits a header.
+pub const TOKEN_MAX_CHARS: usize = 512;
+/// The most bytes of a token file, white space included.
+const TOKEN_FILE_MAX_BYTES: u64 = 4096;
+
+/// Why the operator's token, or the list of hosts, is refused. The text never holds the token.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The token file cannot be read.
+    #[error("token file {}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The token file is a directory, a pipe, …
+    #[error("token file {}: not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// Others than its owner may read, change or run the token file.
+    #[error("token file {path}: others than its owner have access (mode {mode:03o}); run: chmod 600 '{path}'", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// What is to be the token cannot be one.
+    #[error("{place}: {what}; make one with: openssl rand -hex 32")]
+    Unfit {
+        /// Where it came from.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An entry of `allowed_hosts` is not a host.
+    #[error("allowed_hosts: {0:?} is not a host; give `name` or `name:port`, without scheme or path")]
+    Host(String),
+}
+
+/// A secret that no log shows: its `Debug` is redacted, and it has no `Display`.
+#[derive(Clone)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// The secret itself, to be sent and not to be shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Checks what is to be the token: white space at the ends is cut; what is left has [`TOKEN_MIN_CHARS`] to
+    /// [`TOKEN_MAX_CHARS`] visible ASCII characters. `place` is where it came from, for the error.
+    pub fn token(text: &str, place: &str) -> Result<Self, AuthError> {
+        let text = text.trim();
+        let unfit = |what: String| AuthError::Unfit { place: place.to_owned(), what };
+        if text.is_empty() {
+            return Err(unfit("the token is empty".to_owned()));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(unfit(
+                "the token holds white space or characters other than visible ASCII".to_owned(),
+            ));
+        }
+        if !(TOKEN_MIN_CHARS..=TOKEN_MAX_CHARS).contains(&text.len()) {
+            return Err(unfit(format!(
+                "the token has {} characters, it must have {TOKEN_MIN_CHARS} to {TOKEN_MAX_CHARS}",
+                text.len()
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Reads a token from a file that only its owner may read.
+    pub fn token_from_file(path: &Path) -> Result<Self, AuthError> {
+        let read = |source| AuthError::Read { path: path.to_owned(), source };
+        // Before opening it: to open a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(read)?.is_file() {
+            return Err(AuthError::NotAFile(path.to_owned()));
+        }
+        let file = File::open(path).map_err(read)?;
+        let mode = file.metadata().map_err(read)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(AuthError::Exposed { path: path.to_owned(), mode });
+        }
+        let mut text = String::new();
+        file.take(TOKEN_FILE_MAX_BYTES).read_to_string(&mut text).map_err(read)?;
+        Self::token(&text, &format!("token file {}", path.display()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(redacted)")
+    }
+}
+
+/// Where the operator's token may come from; the first of the three that is given counts.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSource {
+    /// What `FORCE12_TOKEN` holds.
+    pub value: Option<Secret>,
+    /// What `FORCE12_TOKEN_FILE` holds.
+    pub file: Option<PathBuf>,
+    /// The config's `token_file`.
+    pub config_file: Option<PathBuf>,
+}
+
+impl TokenSource {
+    /// From this process's environment, then the config's key.
+    pub fn from_env(config_file: Option<&Path>) -> Self {
+        let value = std::env::var(TOKEN_VARIABLE).ok().map(|value| Secret(value.into()));
+        let file = std::env::var_os(TOKEN_FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        Self { value, file, config_file: config_file.map(Path::to_owned) }
+    }
+
+    /// The token, or `None` if none is configured. A source that is given and unfit is an error, never skipped.
+    pub fn read(&self) -> Result<Option<Secret>, AuthError> {
+        if let Some(value) = &self.value {
+            return Secret::token(value.expose(), TOKEN_VARIABLE).map(Some);
+        }
+        self.file.as_ref().or(self.config_file.as_ref()).map(|path| Secret::token_from_file(path)).transpose()
+    }
+}
+
+/// Decides who may change something. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Operator(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
+    /// Compared in place of the tokens: of equal length whatever is sent.
+    token_sha256: Option<[u8; 32]>,
+    listen: SocketAddr,
+    /// Lower case, each `host` or `host:port`.
+    allowed_hosts: Vec<String>,
+}
+
+impl Operator {
+    /// With the token from the environment (`FORCE12_TOKEN`, `FORCE12_TOKEN_FILE`) or else `token_file`, none of
+    /// which is allowed too; `listen` is where the service listens.
+    pub fn from_config(
+        token_file: Option<&Path>,
+        listen: SocketAddr,
+        allowed_hosts: &[String],
+    ) -> Result<Self, AuthError> {
+        Self::new(TokenSource::from_env(token_file).read()?.as_ref(), listen, allowed_hosts)
+    }
+
+    /// With this token.
+    pub fn new(
+        token: Option<&Secret>,
+        listen: SocketAddr,
+        allowed_hosts: &[String],
+    ) -> Result<Self, AuthError> {
+        let allowed_hosts = allowed_hosts
+            .iter()
+            .map(|host| {
+                let authority: Authority = host.parse().map_err(|_| AuthError::Host(host.clone()))?;
+                if authority.as_str().contains('@') || authority.host().is_empty() {
+                    return Err(AuthError::Host(host.clone()));
+                }
+                Ok(authority.as_str().to_ascii_lowercase())
+            })
+            .collect::<Result<_, _>>()?;
+        let token_sha256 = token.map(|token| sha256(token.expose()));
+        Ok(Self(Arc::new(Rules { token_sha256, listen, allowed_hosts })))
+    }
+
+    /// Guards routes: what it refuses never reaches them, nor is its body read.
+    pub fn layer(&self) -> OperatorLayer {
+        OperatorLayer(self.clone())
+    }
+
+    /// Whether a request with these headers may change something.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let rules = &*self.0;
+        let asked = rules.check_host(headers)?;
+        rules.check_origin(headers, &asked)?;
+        rules.check_token(headers)
+    }
+}
+
+impl Rules {
+    /// The host that was asked, if it is one of ours.
+    fn check_host(&self, headers: &HeaderMap) -> Result<Authority, Problem> {
+        let mut values = headers.get_all(HOST).iter();
+        let (Some(host), None) = (values.next(), values.next()) else {
+            return Err(Problem::bad_request("send exactly one Host header"));
+        };
+        let asked: Authority = host
+            .to_str()
+            .ok()
+            .and_then(|host| host.parse().ok())
+            .ok_or_else(|| Problem::bad_request("the Host header is not a host"))?;
+        if self.is_ours(&asked) {
+            return Ok(asked);
+        }
+        Err(Problem::forbidden(format!(
+            "host {:?} is not one of this service's names; ask by its address, or add the name to allowed_hosts in its config",
+            asked.as_str()
+        ))
+        .with_code("foreign-host"))
+    }
+
+    fn is_ours(&self, asked: &Authority) -> bool {
+        let host = asked.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if host == "localhost" {
+            return true;
+        }
+        if let Ok(address) = host.parse::<IpAddr>() {
+            // Bound to every address, each is its own: only a name can be made to point somewhere else.
+            if address.is_loopback() || address == self.listen.ip() || self.listen.ip().is_unspecified() {
+                return true;
+            }
+        }
+        self.is_allowed(asked)
+    }
+
+    fn is_allowed(&self, asked: &Authority) -> bool {
+        self.allowed_hosts.iter().any(|allowed| {
+            allowed.eq_ignore_ascii_case(asked.as_str()) || allowed.eq_ignore_ascii_case(asked.host())
+        })
+    }
+
+    /// A browser says which page a request comes from; a page of our own comes from the host that it asks.
+    fn check_origin(&self, headers: &HeaderMap, asked: &Authority) -> Result<(), Problem> {
+        for origin in headers.get_all(ORIGIN) {
+            let authority = origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.parse::<Uri>().ok())
+                .and_then(|uri| uri.authority().cloned());
+            let ours = authority.is_some_and(|origin| {
+                origin.as_str().eq_ignore_ascii_case(asked.as_str()) || self.is_allowed(&origin)
+            });
+            if !ours {
+                return Err(Problem::forbidden(format!(
+                    "origin {origin:?} is not this service's own; open its page by the address that it asks, or add the host to allowed_hosts in its config"
+                ))
+                .with_code("foreign-origin"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(wanted) = &self.token_sha256 else {
+            if self.listen.ip().is_loopback() {
+                return Ok(());
+            }
+            return Err(Problem::forbidden(format!(
+                "no operator token is configured, and this service listens beyond loopback: set {TOKEN_FILE_VARIABLE} (or token_file in its config) to a file with a token and start it again"
+            ))
+            .with_code("no-token-configured"));
+        };
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(Problem::unauthorized("send the operator's token: `authorization: Bearer TOKEN`"));
+        };
+        let given = value
+            .to_str()
+            .ok()
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, given)) = given else {
+            return Err(Problem::unauthorized("the authorization header is not `Bearer TOKEN`"));
+        };
+        if bool::from(sha256(given.trim()).ct_eq(wanted)) {
+            Ok(())
+        } else {
+            Err(Problem::unauthorized("this is not the operator's token"))
+        }
+    }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// See [`Operator::layer`].
+#[derive(Clone, Debug)]
+pub struct OperatorLayer(Operator);
+
+impl<S> Layer<S> for OperatorLayer {
+    type Service = OperatorService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        OperatorService { operator: self.0.clone(), inner }
+    }
+}
+
+/// A service that only the operator reaches.
+#[derive(Clone, Debug)]
+pub struct OperatorService<S> {
+    operator: Operator,
+    inner: S,
+}
+
+impl<S> Service<Request> for OperatorService<S>
+where
+    S: Service<Request, Response = Response>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, std::future::Ready<Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match self.operator.check(request.headers()) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(problem) => Either::Right(std::future::ready(Ok(problem.into_response()))),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The command line that every service has.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// The subcommands that every service has. A service with more of them flattens this into its own.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Run(ConfigFile),
+    /// Ask a running service whether it is alive: exit code 0 if it is, 1 if not.
+    Healthcheck(Healthcheck),
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Print the JSON schema of the config file.
+    Schema,
+}
+
+/// Where the config is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// The config file (TOML).
+    #[arg(long = "config", env = "FORCE12_CONFIG", value_name = "FILE")]
+    pub path: PathBuf,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Args)]
+pub struct Healthcheck {
+    /// The URL to ask, in place of /healthz on the config's own port.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The config file (TOML), for its `listen`.
+    #[arg(long, env = "FORCE12_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The exit code for a bad config or bad usage; nothing has been bound or touched then. clap uses the same.
+pub const EXIT_USAGE: u8 = 2;

@@ -1,0 +1,52 @@
+//! Metrics in the Prometheus text format. Services record through the `metrics` facade.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Upper bounds, in seconds, of the buckets of every histogram whose name ends in `_seconds`: from a plan
+/// (well under 1 ms) over a start (tens to hundreds of ms) to a wait for a grace period.
+pub const SECONDS_BUCKETS: [f64; 20] = [
+    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+/// Histograms hold each sample until it is sorted into its bucket; this bounds how many.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+static INSTALLED: OnceLock<MetricsHandle> = OnceLock::new();
+
+/// Renders what has been recorded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MetricsHandle(PrometheusHandle);
+
+impl MetricsHandle {
+    /// Everything recorded so far, in the Prometheus text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Keeps the memory that histograms take bounded. Never returns: spawn it once, beside the service.
+    pub async fn upkeep(self) {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+}
+
+/// Makes this process's metrics collectable. Called again, it returns the same handle.
+///
+/// Fails when something else has taken the process's recorder.
+pub fn install() -> Result<MetricsHandle, BuildError> {
+    if let Some(handle) = INSTALLED.get() {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .install_recorder()
+        .map(MetricsHandle)?;
+    Ok(INSTALLED.get_or_init(|| handle).clone())
+}
