@@ -1,0 +1,87 @@
+//! The services' configuration files: the demo's, on ports and under a cluster name of the run's own.
+
+use std::net::SocketAddr;
+
+use crate::stack::{FILL, IMPORTANT, INSTANCES, SLOTS_PER_INSTANCE};
+
+/// demand-rng's: a walk between 0 and 9.
+pub(crate) fn demand_rng(listen: SocketAddr, interval_ms: u64, seed: u64) -> String {
+    format!(
+        r#"
+listen = "{listen}"
+
+[[demand]]
+key = "{IMPORTANT}"
+pattern = "walk"
+min = 0
+max = 9
+interval_ms = {interval_ms}
+seed = {seed}
+"#
+    )
+}
+
+/// What differs from one scheduler to another.
+pub(crate) struct Scheduler<'a> {
+    pub(crate) listen: SocketAddr,
+    pub(crate) cluster: &'a str,
+    pub(crate) engine: &'a str,
+    pub(crate) image: &'a str,
+    pub(crate) network: &'a str,
+    pub(crate) demand_url: &'a str,
+}
+
+impl Scheduler<'_> {
+    /// force12-scheduler's: three instances on one engine, one service on demand, one that fills.
+    pub(crate) fn to_toml(&self) -> String {
+        let Self { listen, cluster, engine, image, network, demand_url } = self;
+        let instance = |name: &str| {
+            format!(
+                r#"
+[[instance]]
+name = "{name}"
+engine = "{engine}"
+capacity = {{ slots = {SLOTS_PER_INSTANCE} }}
+"#
+            )
+        };
+        let instances = INSTANCES.map(instance).concat();
+        format!(
+            r#"
+cluster = "{cluster}"
+listen = "{listen}"
+
+[[demand_source]]
+name = "rng"
+url = "{demand_url}"
+{instances}
+[[service]]
+name = "{IMPORTANT}"
+priority = 1
+image = "{image}"
+demand = {{ source = "rng", key = "{IMPORTANT}" }}
+network = "{network}"
+stop_grace_ms = 1000
+
+[[service]]
+name = "{FILL}"
+priority = 2
+image = "{image}"
+fill = true
+network = "{network}"
+stop_grace_ms = 1000
+"#
+        )
+    }
+}
+
+/// status-api's.
+pub(crate) fn status_api(listen: SocketAddr, scheduler_url: &str, demand_url: &str) -> String {
+    format!(
+        r#"
+listen = "{listen}"
+scheduler_url = "{scheduler_url}"
+demand_url = "{demand_url}"
+"#
+    )
+}

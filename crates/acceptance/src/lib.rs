@@ -1,0 +1,27 @@
+//! End-to-end checks of the whole product on a real engine, seen from outside, and the reaction benchmark.
+//!
+//! The services run as processes of their own, on loopback; what they did is judged by the engine's own event
+//! stream ([`observer`]) and by the demand source's own answers ([`demand`]), never by what they say of
+//! themselves. Every run has a cluster name of its own, and removes what it made.
+//!
+//! `cargo test -p acceptance` needs a Docker engine on this machine, and fails without one. The checks of one
+//! engine would disturb each other, so they take turns.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `DOCKER_HOST` | the engine: a unix socket | `unix:///var/run/docker.sock` |
+//! | `FORCE12_BIN_DIR` | where the built services are | they are built, in the profile of the checks |
+//! | `FORCE12_ACCEPTANCE_KILLS` | how often the scheduler is killed | 10 |
+//! | `FORCE12_ACCEPTANCE_WATCH_S` | how long default demand is watched, in seconds | 120 |
+//! | `FORCE12_ACCEPTANCE_SEED` | the seed of whatever is random | 1 |
+
+pub mod binaries;
+mod configs;
+pub mod demand;
+pub mod engine;
+pub mod floor;
+pub mod http;
+pub mod observer;
+pub mod service;
+pub mod stack;
+pub mod timeline;

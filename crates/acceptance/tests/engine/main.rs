@@ -1,0 +1,3 @@
+//! What the product must show, on a real engine; see the crate's documentation for what that needs.
+
+mod observing;
