@@ -4,9 +4,10 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
-# Cargo's name for this machine. Given to cargo explicitly, so that .cargo/config.toml's flags hold on each of them.
+# Cargo's name for this machine; in place of the one in .cargo/config.toml, so that its flags hold on arm64 too.
 # shellcheck disable=SC2034 # for those who source this
 TRIPLE="$(uname -m)-unknown-linux-gnu"
+export CARGO_BUILD_TARGET=$TRIPLE
 # shellcheck disable=SC2034
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 
