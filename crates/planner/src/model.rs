@@ -76,7 +76,7 @@ impl Resources {
 
     /// The smaller of the two in each dimension.
     #[must_use]
-    pub fn min(self, other: Self) -> Self {
+    pub fn cut_to(self, other: Self) -> Self {
         Self {
             slots: self.slots.min(other.slots),
             cpu_millis: self.cpu_millis.min(other.cpu_millis),

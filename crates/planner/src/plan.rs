@@ -1,8 +1,10 @@
 //! The plan: actions from observed to target, each with its reason.
 
+use crate::board::Board;
 use crate::model::{ContainerKey, Millis, ServiceId};
 use crate::reasons::{NotDone, RemoveReason, StartReason, StopReason};
 use crate::state::State;
+use crate::targets::Notes;
 
 /// One thing to be done to one container.
 ///
@@ -150,13 +152,41 @@ impl Plan {
 }
 
 /// Plans from `state` at `now`.
+///
+/// One function a phase: what is wanted, what instances hold too much, then each priority in turn, then
+/// standbys; at the end the decisions become actions.
 pub fn plan(state: &State, now: Millis) -> Plan {
-    let _ = (state, now);
-    Plan::default()
+    let mut notes = Notes::default();
+    let mut board = Board::new(state, now);
+    let wants = board.wants(&mut notes);
+    let classes = classes(state);
+    board.estimate(&wants, &classes);
+    board.end_frozen();
+    for instance in state.instance_ids() {
+        board.relieve(instance);
+    }
+    for class in &classes {
+        board.settle(&wants, class, &mut notes);
+    }
+    board.warm_standbys(&wants, &notes);
+    let services = wants
+        .iter()
+        .zip(&board.tallies)
+        .map(|(want, tally)| ServicePlan {
+            target: want.target,
+            planned: tally.kept,
+            unmet: want.target.map_or(0, |target| target.saturating_sub(tally.kept)),
+        })
+        .collect();
+    let actions = board.issue();
+    notes.not_done.sort_by_key(|item| (state.service(item.service()).priority, item.service()));
+    Plan { actions, not_done: notes.not_done, services, next_wake_at: notes.next_wake_at }
 }
 
-/// Whether everything that is wanted runs, given the plan that was made from this state.
-pub fn success(state: &State, plan: &Plan, now: Millis) -> Success {
-    let _ = (state, plan, now);
-    Success::default()
+/// The services of each priority, the most important first; removed ones come last, whatever they were.
+fn classes(state: &State) -> Vec<Vec<ServiceId>> {
+    let mut ids: Vec<ServiceId> = state.service_ids().collect();
+    let order = |id: ServiceId| (state.service(id).removed, state.service(id).priority);
+    ids.sort_by_key(|&id| (order(id), id));
+    ids.chunk_by(|&a, &b| order(a) == order(b)).map(<[ServiceId]>::to_vec).collect()
 }

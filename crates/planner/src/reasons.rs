@@ -82,6 +82,13 @@ pub enum NotDone {
         /// How many.
         count: u32,
     },
+    /// `count` more are wanted; what is in their room can't be told to go at this moment.
+    UnderWay {
+        /// The service that wants them.
+        service: ServiceId,
+        /// How many.
+        count: u32,
+    },
     /// `count` more are wanted; starts of the service are held back after failures.
     BackingOff {
         /// The service that wants them.
@@ -230,6 +237,7 @@ impl NotDone {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NoRoom { .. } => "capacity",
+            Self::UnderWay { .. } => "in_progress",
             Self::BackingOff { .. } => "backing_off",
             Self::Paused { .. } => "paused",
             Self::UnknownDemand { .. } => "unknown_demand",
@@ -245,6 +253,7 @@ impl NotDone {
     pub const fn service(&self) -> ServiceId {
         match *self {
             Self::NoRoom { service, .. }
+            | Self::UnderWay { service, .. }
             | Self::BackingOff { service, .. }
             | Self::Paused { service, .. }
             | Self::UnknownDemand { service }
@@ -260,7 +269,12 @@ impl NotDone {
     pub fn words(&self, state: &State, now: Millis) -> String {
         let name = &state.service(self.service()).name;
         match *self {
-            Self::NoRoom { count, .. } => format!("{name}: {count} more wanted, and no room that could be taken"),
+            Self::NoRoom { count, .. } => {
+                format!("{name}: {count} more wanted, and no room that could be taken")
+            }
+            Self::UnderWay { count, .. } => {
+                format!("{name}: {count} more wanted, their room is being cleared")
+            }
             Self::BackingOff { count, until, .. } => {
                 format!("{name}: {count} more wanted; held back after failures for {} ms", until.since(now))
             }
@@ -273,7 +287,10 @@ impl NotDone {
                 format!("{name}: {count} no longer wanted are kept for {} ms more", until.since(now))
             }
             Self::ShareDelayed { until, .. } => {
-                format!("{name}: waits {} ms for its share, until an equal has run its time", until.since(now))
+                format!(
+                    "{name}: waits {} ms for its share, until an equal has run its time",
+                    until.since(now)
+                )
             }
             Self::DrainWaits { instance, count, .. } => format!(
                 "{name}: {count} stay on {}, which is being drained, for want of room elsewhere",

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::model::{
-    Container, ContainerKey, Freshness, Instance, InstanceId, InstanceState, Millis, OnStale, Reading, Resources,
-    Service, ServiceId,
+    Container, ContainerKey, Freshness, Instance, InstanceId, InstanceState, Millis, OnStale, Reading,
+    Resources, Service, ServiceId,
 };
 
 /// Everything that a plan depends on, except the time.
@@ -139,7 +139,8 @@ impl State {
                 }
             }
             Delta::Backoff(backoff) => {
-                self.backoffs.retain(|other| (other.service, other.instance) != (backoff.service, backoff.instance));
+                self.backoffs
+                    .retain(|other| (other.service, other.instance) != (backoff.service, backoff.instance));
                 let at = self.backoffs.partition_point(|other| *other < backoff);
                 self.backoffs.insert(at, backoff);
             }
@@ -255,7 +256,12 @@ impl DemandHistory {
 
     fn at(&self, service: &Service, now: Millis) -> DemandNow {
         let Reading::Known { containers: last, confirmed_at } = self.last else {
-            return DemandNow { containers: None, freshness: Freshness::Unknown, held: None, changes_at: None };
+            return DemandNow {
+                containers: None,
+                freshness: Freshness::Unknown,
+                held: None,
+                changes_at: None,
+            };
         };
         let stale_at = confirmed_at.plus(service.stale_after_ms);
         let (containers, freshness, mut changes_at) = if now < stale_at {

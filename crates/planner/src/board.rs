@@ -1,0 +1,353 @@
+//! The planner's scratch copy of the cluster: what of each instance is taken, promised, and on its way out.
+//!
+//! Built once a plan from the [`State`]; the phases of the plan write what they decide into it. Two sums are
+//! kept for each instance. `committed` is what will be taken once everything under way and everything decided
+//! has happened: no start is decided that would bring it above capacity. `free_now` is what nobody takes or has
+//! been promised at this moment: a start that needs more waits for containers that are leaving.
+
+use crate::model::{
+    Container, ContainerKey, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase, Resources,
+    ServiceId,
+};
+use crate::reasons::{StartReason, StopReason};
+use crate::standing::Standing;
+use crate::state::State;
+
+/// What the plan has in mind for one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// As it stands: nothing is decided about it.
+    Stays(Standing),
+    /// It gives up its room.
+    Goes { reason: StopReason, freeze: bool },
+    /// A frozen one is resumed.
+    Thaws,
+    /// A created one is used for a start.
+    Used,
+}
+
+/// A start or thaw that has been decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) service: ServiceId,
+    pub(crate) thaw: Option<usize>,
+    pub(crate) reason: StartReason,
+    /// The priority of its service: victims chosen for it are less important, or equal by share.
+    pub(crate) priority: u32,
+    /// Room is being made in two steps: the stops are issued now, the start by a later plan.
+    pub(crate) deferred: bool,
+}
+
+/// One instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Spot {
+    pub(crate) state: InstanceState,
+    pub(crate) capacity: Resources,
+    pub(crate) committed: Resources,
+    pub(crate) free_now: Resources,
+    /// More is taken than there is: whoever starts waits for everything that leaves.
+    pub(crate) overfull: bool,
+    /// Containers on their way out already, with what of their room is not promised to anyone.
+    pub(crate) leaving: Vec<(ContainerKey, Resources)>,
+    /// By position in [`State::containers_on`].
+    pub(crate) fates: Vec<Fate>,
+    pub(crate) arrivals: Vec<Arrival>,
+    pub(crate) frozen_count: u32,
+    pub(crate) frozen_memory_mib: u64,
+}
+
+/// One service's counts, over all instances that are not lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Containers that stay and run, or will: what the target is held against.
+    pub(crate) kept: u32,
+    /// Of these, those that run now.
+    pub(crate) running: u32,
+    /// Of the kept, those on draining instances.
+    pub(crate) on_draining: u32,
+    /// Of the kept, those of an older generation.
+    pub(crate) outdated: u32,
+    /// Of the kept, those that are on their way to running.
+    pub(crate) coming: u32,
+    /// Containers on their way out.
+    pub(crate) leaving: u32,
+    /// How many more may be taken by others before the service falls below its target.
+    pub(crate) surplus: u32,
+    /// How many it may have of what its priority has.
+    pub(crate) share: u32,
+    /// How many more may be taken by others before the service falls below its share.
+    pub(crate) over_share: u32,
+    /// On lost instances, still thought to run.
+    pub(crate) on_lost: u32,
+}
+
+/// The whole.
+pub(crate) struct Board<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) now: Millis,
+    /// By instance.
+    pub(crate) spots: Vec<Spot>,
+    /// By service.
+    pub(crate) tallies: Vec<Tally>,
+}
+
+impl<'a> Board<'a> {
+    pub(crate) fn new(state: &'a State, now: Millis) -> Self {
+        let mut tallies = vec![Tally::default(); state.services().len()];
+        let spots = state.instance_ids().map(|id| Spot::new(state, id, &mut tallies)).collect();
+        Self { state, now, spots, tallies }
+    }
+
+    pub(crate) fn container(&self, instance: InstanceId, position: usize) -> &'a Container {
+        &self.state.containers_on(instance)[position]
+    }
+
+    pub(crate) fn request(&self, service: ServiceId) -> Resources {
+        self.state.service(service).request
+    }
+
+    /// Positions of a service's containers on an instance.
+    pub(crate) fn positions(&self, instance: InstanceId, service: ServiceId) -> std::ops::Range<usize> {
+        let list = self.state.containers_on(instance);
+        let from = list.partition_point(|container| container.key.service < service);
+        let to = list.partition_point(|container| container.key.service <= service);
+        from..to
+    }
+
+    /// How many containers of a service run on an instance, or will.
+    pub(crate) fn count_on(&self, instance: InstanceId, service: ServiceId) -> u64 {
+        let spot = &self.spots[instance.index()];
+        let there = self.positions(instance, service).filter(|&at| spot.fates[at].is_kept()).count();
+        let arriving = spot.arrivals.iter().filter(|arrival| arrival.service == service).count();
+        (there + arriving) as u64
+    }
+
+    /// Decides that a container gives up its room; `freeze` if it is suspended for that, not stopped.
+    pub(crate) fn send_away(
+        &mut self,
+        instance: InstanceId,
+        position: usize,
+        reason: StopReason,
+        freeze: bool,
+    ) {
+        let container = self.container(instance, position);
+        let service = container.key.service;
+        let request = self.request(service);
+        let spot = &mut self.spots[instance.index()];
+        let Fate::Stays(standing) = spot.fates[position] else { return };
+        spot.fates[position] = Fate::Goes { reason, freeze };
+        let gives =
+            if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
+        spot.committed = spot.committed.minus(gives);
+        if freeze {
+            spot.frozen_count += 1;
+            spot.frozen_memory_mib += request.memory_mib;
+        } else if standing == Standing::Frozen {
+            spot.frozen_count = spot.frozen_count.saturating_sub(1);
+            spot.frozen_memory_mib = spot.frozen_memory_mib.saturating_sub(request.memory_mib);
+        }
+        if standing == Standing::Settled {
+            let draining = spot.state == InstanceState::Draining;
+            let tally = &mut self.tallies[service.index()];
+            tally.count_out(container, draining);
+            tally.surplus = tally.surplus.saturating_sub(1);
+            tally.over_share = tally.over_share.saturating_sub(1);
+        }
+    }
+
+    /// Takes back what [`Self::send_away`] decided.
+    pub(crate) fn call_back(&mut self, instance: InstanceId, position: usize) {
+        let container = self.container(instance, position);
+        let service = container.key.service;
+        let request = self.request(service);
+        let standing = if container.phase == Phase::Frozen { Standing::Frozen } else { Standing::Settled };
+        let spot = &mut self.spots[instance.index()];
+        let Fate::Goes { freeze, .. } = spot.fates[position] else { return };
+        spot.fates[position] = Fate::Stays(standing);
+        let gives =
+            if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
+        spot.committed = spot.committed.plus(gives);
+        if freeze {
+            spot.frozen_count -= 1;
+            spot.frozen_memory_mib -= request.memory_mib;
+        } else if standing == Standing::Frozen {
+            spot.frozen_count += 1;
+            spot.frozen_memory_mib += request.memory_mib;
+        }
+        if standing == Standing::Settled {
+            let draining = spot.state == InstanceState::Draining;
+            self.tallies[service.index()].count_in(container, draining);
+        }
+    }
+
+    /// Decides that a container of `service` arrives: a new one, or a frozen one that is resumed.
+    pub(crate) fn bring(&mut self, instance: InstanceId, arrival: Arrival) {
+        let request = self.request(arrival.service);
+        let spot = &mut self.spots[instance.index()];
+        let mut needs = request;
+        if let Some(position) = arrival.thaw {
+            spot.fates[position] = Fate::Thaws;
+            spot.frozen_count = spot.frozen_count.saturating_sub(1);
+            spot.frozen_memory_mib = spot.frozen_memory_mib.saturating_sub(request.memory_mib);
+            needs = request.minus(request.when_frozen());
+        }
+        spot.committed = spot.committed.plus(needs);
+        spot.arrivals.push(arrival);
+        let tally = &mut self.tallies[arrival.service.index()];
+        tally.kept += 1;
+        tally.coming += 1;
+    }
+
+    /// Whether one more container of `service` may be frozen on the instance.
+    pub(crate) fn may_freeze(&self, instance: InstanceId, service: ServiceId) -> bool {
+        let bounds = self.state.instance(instance);
+        let spot = &self.spots[instance.index()];
+        spot.frozen_count < bounds.frozen_max
+            && spot.frozen_memory_mib.saturating_add(self.request(service).memory_mib)
+                <= bounds.frozen_memory_mib
+    }
+
+    /// Whether a preempted container of the service is suspended where there is room for that.
+    pub(crate) fn freezes(&self, service: ServiceId) -> bool {
+        let service = self.state.service(service);
+        service.on_preempt == OnPreempt::Freeze && !service.removed
+    }
+
+    /// Until when starts of a service on an instance are held back, if they are.
+    pub(crate) fn held_back(&self, service: ServiceId, instance: InstanceId) -> Option<Millis> {
+        self.state
+            .backoffs()
+            .iter()
+            .filter(|backoff| {
+                backoff.service == service && backoff.instance.is_none_or(|other| other == instance)
+            })
+            .map(|backoff| backoff.until)
+            .filter(|&until| until > self.now)
+            .max()
+    }
+
+    /// How long a container has run, in milliseconds: the work that would be lost with it.
+    pub(crate) fn work_ms(&self, container: &Container) -> u64 {
+        self.now.since(container.since)
+    }
+}
+
+impl Fate {
+    /// Whether the container runs or will, as far as is decided.
+    pub(crate) const fn is_kept(self) -> bool {
+        matches!(self, Self::Stays(Standing::Settled | Standing::Busy | Standing::Waiting))
+    }
+}
+
+impl Tally {
+    fn count_in(&mut self, container: &Container, draining: bool) {
+        self.kept += 1;
+        if container.phase == Phase::Running {
+            self.running += 1;
+        } else {
+            self.coming += 1;
+        }
+        self.on_draining += u32::from(draining);
+        self.outdated += u32::from(container.outdated);
+    }
+
+    fn count_out(&mut self, container: &Container, draining: bool) {
+        self.kept -= 1;
+        if container.phase == Phase::Running {
+            self.running -= 1;
+        } else {
+            self.coming -= 1;
+        }
+        self.on_draining -= u32::from(draining);
+        self.outdated -= u32::from(container.outdated);
+    }
+}
+
+impl Spot {
+    fn new(state: &State, id: InstanceId, tallies: &mut [Tally]) -> Self {
+        let instance = state.instance(id);
+        let containers = state.containers_on(id);
+        let left = |key: ContainerKey| {
+            key.instance != id
+                || containers.binary_search_by_key(&key, |other| other.key).is_err()
+                || state.container(key).is_some_and(Container::has_left)
+        };
+        let mut spot = Self {
+            state: instance.state,
+            capacity: instance.capacity,
+            committed: Resources::ZERO,
+            free_now: Resources::ZERO,
+            overfull: false,
+            leaving: Vec::new(),
+            fates: Vec::with_capacity(containers.len()),
+            arrivals: Vec::new(),
+            frozen_count: 0,
+            frozen_memory_mib: 0,
+        };
+        let mut taken = Resources::ZERO;
+        let mut waiting = Vec::new();
+        for container in containers {
+            let service = container.key.service;
+            let request = state.service(service).request;
+            let standing = container.standing(left);
+            spot.fates.push(Fate::Stays(standing));
+            let tally = &mut tallies[service.index()];
+            if instance.state == InstanceState::Lost {
+                if matches!(standing, Standing::Settled | Standing::Busy | Standing::Waiting) {
+                    tally.on_lost += 1;
+                }
+                continue;
+            }
+            taken = taken.plus(container.takes(standing, request));
+            match standing {
+                Standing::Settled | Standing::Busy => {
+                    spot.committed = spot.committed.plus(request);
+                    tally.count_in(container, instance.state == InstanceState::Draining);
+                }
+                Standing::Waiting => {
+                    spot.committed = spot.committed.plus(request);
+                    tally.count_in(container, instance.state == InstanceState::Draining);
+                    waiting.push(container);
+                }
+                Standing::Leaving => {
+                    let gives = container.gives_back(request);
+                    spot.leaving.push((container.key, gives));
+                    spot.committed = spot.committed.plus(request.minus(gives));
+                    tally.leaving += 1;
+                    if container.operation == Some(Operation::Freeze) {
+                        spot.count_frozen(request);
+                    }
+                }
+                Standing::Frozen => {
+                    spot.committed = spot.committed.plus(request.when_frozen());
+                    spot.count_frozen(request);
+                }
+                Standing::Orphan | Standing::Ended => {}
+            }
+        }
+        spot.free_now = instance.capacity.minus(taken);
+        spot.overfull = !taken.fits(instance.capacity);
+        // Whoever waits already has a claim: first on the room that it waits for, then on what is free.
+        for container in waiting {
+            let after: &[ContainerKey] = match &container.operation {
+                Some(Operation::Start { after } | Operation::Thaw { after }) => after,
+                _ => &[],
+            };
+            let mut lacks = container.lacks(state.service(container.key.service).request);
+            for (key, residual) in &mut spot.leaving {
+                if after.contains(key) {
+                    let drawn = lacks.cut_to(*residual);
+                    *residual = residual.minus(drawn);
+                    lacks = lacks.minus(drawn);
+                }
+            }
+            spot.free_now = spot.free_now.minus(lacks);
+        }
+        spot
+    }
+
+    fn count_frozen(&mut self, request: Resources) {
+        self.frozen_count += 1;
+        self.frozen_memory_mib += request.memory_mib;
+    }
+}

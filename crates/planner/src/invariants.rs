@@ -1,0 +1,221 @@
+//! What always holds, as checks: of a state, of a plan, and of the state that a plan leads to.
+//!
+//! The numbers are those of the properties in ARCHITECTURE.md. Each check says what it found in words; tests
+//! and simulations call them after every step.
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    Container, ContainerKey, InstanceId, InstanceState, Millis, Resources, ServiceId, ServiceKind,
+};
+use crate::plan::{Action, Plan};
+use crate::reasons::StopReason;
+use crate::standing::Standing;
+use crate::state::State;
+
+/// What the containers of an instance take of it right now.
+pub fn taken(state: &State, instance: InstanceId) -> Resources {
+    state.containers_on(instance).iter().fold(Resources::ZERO, |sum, container| {
+        sum.plus(container.takes(standing(state, container), state.service(container.key.service).request))
+    })
+}
+
+/// How a container stands in its state.
+pub fn standing(state: &State, container: &Container) -> Standing {
+    container.standing(|key| state.container(key).is_none_or(Container::has_left))
+}
+
+/// Property 1: no instance that answers holds more than its capacity.
+pub fn capacity(state: &State) -> Result<(), String> {
+    for id in state.instance_ids() {
+        let instance = state.instance(id);
+        let taken = taken(state, id);
+        if instance.state != InstanceState::Lost && !taken.fits(instance.capacity) {
+            return Err(format!("{} holds {taken:?} of {:?}", instance.name, instance.capacity));
+        }
+    }
+    Ok(())
+}
+
+/// What must hold of any plan, made from any state: it acts once on a container and never on one that is
+/// acted upon already; it touches nothing that is lost; it preempts only for more important work and only
+/// takes from an equal by share; a start waits only for what leaves.
+pub fn plan(state: &State, plan: &Plan) -> Result<(), String> {
+    let mut seen: BTreeSet<ContainerKey> = BTreeSet::new();
+    let mut leaving: BTreeSet<ContainerKey> = state
+        .containers()
+        .filter(|container| standing(state, container) == Standing::Leaving)
+        .map(|container| container.key)
+        .collect();
+    for action in &plan.actions {
+        let key = action.container();
+        let words = action.words(state);
+        if !seen.insert(key) {
+            return Err(format!("two actions on one container: {words}"));
+        }
+        if state.instance(key.instance).state == InstanceState::Lost {
+            return Err(format!("acts on a lost instance: {words}"));
+        }
+        let existing = state.container(key);
+        if existing.is_some_and(|container| container.operation.is_some()) {
+            return Err(format!("acts on what is acted upon: {words}"));
+        }
+        match action {
+            Action::Stop { reason, .. } | Action::Freeze { reason, .. } => {
+                let victim = state.service(key.service);
+                let allowed = match *reason {
+                    StopReason::Preempted { by } => state.service(by).priority < victim.priority,
+                    StopReason::Share { by } => {
+                        state.service(by).priority == victim.priority && by != key.service
+                    }
+                    _ => true,
+                };
+                if existing.is_none() || !allowed {
+                    return Err(format!("stops what it must not: {words}"));
+                }
+                leaving.insert(key);
+            }
+            Action::Start { after, .. } | Action::Thaw { after, .. } => {
+                if state.instance(key.instance).state != InstanceState::Ready {
+                    return Err(format!("starts where it must not: {words}"));
+                }
+                if after.iter().any(|other| !leaving.contains(other) || other.instance != key.instance) {
+                    return Err(format!("waits for what does not leave: {words}"));
+                }
+            }
+            Action::Remove { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Property 3, of a state in which nothing is under way: no service has more than its target, and one that has
+/// less could not run one more on any ready instance, were everything less important out of the way.
+///
+/// Says nothing of services that are paused, backing off, of unknown demand, or that share their priority.
+pub fn demand_met(state: &State, plan: &Plan, now: Millis) -> Result<(), String> {
+    for id in state.service_ids() {
+        let service = state.service(id);
+        let Some(target) = plan.service(id).target else { continue };
+        let alone = state.services().iter().filter(|other| other.priority == service.priority).count() == 1;
+        let held = service.paused || state.backoffs().iter().any(|b| b.service == id && b.until > now);
+        let unknown = state.demand(id, now).containers.is_none();
+        let have = running(state, id);
+        if !alone || held || unknown || service.removed {
+            continue;
+        }
+        if have > target {
+            return Err(format!("{} runs {have} of {target}", service.name));
+        }
+        for instance in state.instance_ids() {
+            let room = room_beside(state, instance, service.priority);
+            if have < target
+                && state.instance(instance).state == InstanceState::Ready
+                && service.request.fits(room)
+            {
+                let name = &state.instance(instance).name;
+                return Err(format!("{} runs {have} of {target}, and {name} has room for it", service.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Property 4, of a state in which nothing is under way: no ready instance has room for one more container of
+/// a fill service that may start there and has less than its max.
+pub fn no_idle_room(state: &State, now: Millis) -> Result<(), String> {
+    for id in state.service_ids() {
+        let service = state.service(id);
+        if service.kind != ServiceKind::Fill
+            || service.paused
+            || service.removed
+            || running(state, id) >= service.max
+        {
+            continue;
+        }
+        for instance in state.instance_ids() {
+            let host = state.instance(instance);
+            let held = state.backoffs().iter().any(|backoff| {
+                backoff.service == id
+                    && backoff.instance.is_none_or(|other| other == instance)
+                    && backoff.until > now
+            });
+            let room = host.capacity.minus(taken(state, instance));
+            if host.state == InstanceState::Ready && !held && service.request.fits(room) {
+                return Err(format!("{} has room for one more of {}", host.name, service.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Property 6, of a plan made from a state in which nothing is under way: leave any one preemption out, and
+/// what arrives on its instance for more important work does not fit.
+pub fn no_superfluous_stop(state: &State, plan: &Plan) -> Result<(), String> {
+    let request = |key: ContainerKey| state.service(key.service).request;
+    for action in &plan.actions {
+        let victim = action.container();
+        let by_share = match action {
+            Action::Stop { reason: StopReason::Preempted { .. }, .. }
+            | Action::Freeze { reason: StopReason::Preempted { .. }, .. } => false,
+            Action::Stop { reason: StopReason::Share { .. }, .. } => true,
+            _ => continue,
+        };
+        let importance = state.service(victim.service).priority;
+        let gone: Vec<ContainerKey> = plan
+            .actions
+            .iter()
+            .filter(|other| {
+                matches!(other, Action::Stop { .. } | Action::Freeze { .. } | Action::Thaw { .. })
+            })
+            .map(Action::container)
+            .collect();
+        let mut sum = request(victim);
+        for container in state.containers_on(victim.instance) {
+            if !gone.contains(&container.key) {
+                sum = sum.plus(container.takes(standing(state, container), request(container.key)));
+            }
+        }
+        for other in &plan.actions {
+            let key = other.container();
+            let priority = state.service(key.service).priority;
+            let arrives = matches!(other, Action::Start { .. } | Action::Thaw { .. });
+            if arrives
+                && key.instance == victim.instance
+                && (priority < importance || by_share && priority == importance)
+            {
+                sum = sum.plus(request(key));
+            }
+        }
+        if sum.fits(state.instance(victim.instance).capacity) {
+            return Err(format!("superfluous: {}", action.words(state)));
+        }
+    }
+    Ok(())
+}
+
+/// Starting or running containers of a service on instances that are not lost.
+pub fn running(state: &State, service: ServiceId) -> u32 {
+    let count = state
+        .containers()
+        .filter(|container| container.key.service == service)
+        .filter(|container| state.instance(container.key.instance).state != InstanceState::Lost)
+        .filter(|container| {
+            matches!(standing(state, container), Standing::Settled | Standing::Busy | Standing::Waiting)
+        })
+        .count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// The room on an instance beside containers at least as important as `priority`, frozen ones with their memory.
+fn room_beside(state: &State, instance: InstanceId, priority: u32) -> Resources {
+    let taken = state
+        .containers_on(instance)
+        .iter()
+        .filter(|container| state.service(container.key.service).priority <= priority)
+        .fold(Resources::ZERO, |sum, container| {
+            let request = state.service(container.key.service).request;
+            sum.plus(container.takes(standing(state, container), request))
+        });
+    state.instance(instance).capacity.minus(taken)
+}

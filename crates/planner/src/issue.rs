@@ -1,0 +1,204 @@
+//! Issuing: what has been decided becomes actions in order, each start paired with whatever it waits for.
+
+use crate::board::{Arrival, Board, Fate};
+use crate::model::{ContainerKey, InstanceId, InstanceState, Resources, ServiceId};
+use crate::plan::Action;
+use crate::reasons::{RemoveReason, StopReason};
+use crate::standing::Standing;
+
+/// What is left to give of an instance's room while its actions are issued.
+struct Pool {
+    free_now: Resources,
+    overfull: bool,
+    /// On their way out, with what of their room is not promised yet.
+    leaving: Vec<(ContainerKey, Resources)>,
+    /// Sent away by this plan, not issued yet.
+    sent_away: Vec<SentAway>,
+    /// Numbers given to new containers by this plan.
+    named: Vec<ContainerKey>,
+}
+
+#[derive(Clone, Copy)]
+struct SentAway {
+    position: usize,
+    reason: StopReason,
+    freeze: bool,
+}
+
+impl SentAway {
+    fn by(self) -> Option<ServiceId> {
+        match self.reason {
+            StopReason::Preempted { by } | StopReason::Share { by } => Some(by),
+            _ => None,
+        }
+    }
+}
+
+impl Board<'_> {
+    /// The actions: by importance of what arrives, each victim before its successor; then what goes for other
+    /// reasons; then removals.
+    pub(crate) fn issue(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut pools: Vec<Pool> = self.state.instance_ids().map(|instance| self.pool(instance)).collect();
+        let mut arrivals: Vec<(Arrival, InstanceId)> = Vec::new();
+        for (instance, spot) in self.state.instance_ids().zip(&self.spots) {
+            arrivals.extend(spot.arrivals.iter().map(|&arrival| (arrival, instance)));
+        }
+        arrivals.sort_by_key(|(arrival, instance)| (arrival.priority, arrival.service, *instance));
+        for (arrival, instance) in arrivals {
+            self.issue_arrival(&arrival, instance, &mut pools[instance.index()], &mut actions);
+        }
+        for (instance, pool) in self.state.instance_ids().zip(&mut pools) {
+            while let Some(next) = pool.sent_away.first().copied() {
+                pool.sent_away.remove(0);
+                actions.extend(self.issue_going(instance, next, pool));
+            }
+        }
+        for instance in self.state.instance_ids() {
+            if self.spots[instance.index()].state != InstanceState::Lost {
+                actions.extend(self.removals(instance));
+            }
+        }
+        actions
+    }
+
+    fn pool(&self, instance: InstanceId) -> Pool {
+        let spot = &self.spots[instance.index()];
+        let mut sent_away: Vec<SentAway> = spot
+            .fates
+            .iter()
+            .enumerate()
+            .filter_map(|(position, fate)| match *fate {
+                Fate::Goes { reason, freeze } => Some(SentAway { position, reason, freeze }),
+                _ => None,
+            })
+            .collect();
+        // Running ones first: a frozen one may need the slot of one of them to end.
+        sent_away.sort_by_key(|going| {
+            (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
+        });
+        Pool {
+            free_now: spot.free_now,
+            overfull: spot.overfull,
+            leaving: spot.leaving.clone(),
+            sent_away,
+            named: Vec::new(),
+        }
+    }
+
+    fn issue_arrival(
+        &mut self,
+        arrival: &Arrival,
+        instance: InstanceId,
+        pool: &mut Pool,
+        actions: &mut Vec<Action>,
+    ) {
+        let request = self.request(arrival.service);
+        let mut lacks = if arrival.thaw.is_some() { request.minus(request.when_frozen()) } else { request };
+        let mut after = Vec::new();
+        let draw = |from: &mut Resources, lacks: &mut Resources| {
+            let drawn = lacks.cut_to(*from);
+            *from = from.minus(drawn);
+            *lacks = lacks.minus(drawn);
+            !drawn.is_zero()
+        };
+        draw(&mut pool.free_now, &mut lacks);
+        for (key, residual) in &mut pool.leaving {
+            if draw(residual, &mut lacks) || pool.overfull {
+                after.push(*key);
+            }
+        }
+        while !lacks.is_zero() || (pool.overfull && !pool.sent_away.is_empty()) {
+            // Its own victims first, then whatever else goes and helps.
+            let own = pool.sent_away.iter().position(|going| going.by() == Some(arrival.service));
+            let any = || {
+                pool.sent_away.iter().position(|going| {
+                    pool.overfull || !lacks.cut_to(self.gives_when_gone(instance, *going)).is_zero()
+                })
+            };
+            let Some(at) = own.or_else(any) else { break };
+            let going = pool.sent_away.remove(at);
+            let Some(action) = self.issue_going(instance, going, pool) else { continue };
+            actions.push(action);
+            if let Some((key, residual)) = pool.leaving.last_mut()
+                && (draw(residual, &mut lacks) || pool.overfull)
+            {
+                after.push(*key);
+            }
+        }
+        if !lacks.is_zero() || arrival.deferred {
+            // Its room is made in two steps; a later plan starts it.
+            return;
+        }
+        if let Some(position) = arrival.thaw {
+            let container = self.container(instance, position).key;
+            actions.push(Action::Thaw { container, after, reason: arrival.reason });
+        } else {
+            let container = self.name(instance, arrival.service, pool);
+            actions.push(Action::Start { container, after, reason: arrival.reason });
+        }
+    }
+
+    fn gives_when_gone(&self, instance: InstanceId, going: SentAway) -> Resources {
+        let request = self.request(self.container(instance, going.position).key.service);
+        if going.freeze { request.minus(request.when_frozen()) } else { request }
+    }
+
+    /// The action that sends a container away; none for a frozen one that finds no room to end in, since the
+    /// engine resumes it for that.
+    fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Option<Action> {
+        let container = self.container(instance, going.position);
+        let gives = self.gives_when_gone(instance, going);
+        if container.phase == crate::Phase::Frozen {
+            let request = self.request(container.key.service);
+            let takes = request.minus(request.when_frozen());
+            if !takes.fits(pool.free_now) {
+                return None;
+            }
+            pool.free_now = pool.free_now.minus(takes);
+        }
+        pool.leaving.push((container.key, gives));
+        let (container, reason) = (container.key, going.reason);
+        Some(if going.freeze {
+            Action::Freeze { container, reason }
+        } else {
+            Action::Stop { container, reason }
+        })
+    }
+
+    /// The key of a new container: that of one that was created and never started, or the smallest free number.
+    fn name(&mut self, instance: InstanceId, service: ServiceId, pool: &mut Pool) -> ContainerKey {
+        let positions = self.positions(instance, service);
+        for at in positions.clone() {
+            let container = self.container(instance, at);
+            let fate = &mut self.spots[instance.index()].fates[at];
+            if *fate == Fate::Stays(Standing::Orphan) && container.operation.is_none() && !container.outdated
+            {
+                *fate = Fate::Used;
+                return container.key;
+            }
+        }
+        let taken = |key: &ContainerKey| {
+            positions.clone().any(|at| self.container(instance, at).key == *key) || pool.named.contains(key)
+        };
+        let key = (0..=u32::MAX)
+            .map(|ordinal| ContainerKey { instance, service, ordinal })
+            .find(|key| !taken(key))
+            .expect("an instance holds fewer containers than there are numbers");
+        pool.named.push(key);
+        key
+    }
+
+    fn removals(&self, instance: InstanceId) -> impl Iterator<Item = Action> {
+        let spot = &self.spots[instance.index()];
+        self.state.containers_on(instance).iter().zip(&spot.fates).filter_map(|(container, fate)| {
+            let reason = match fate {
+                _ if container.operation.is_some() => return None,
+                Fate::Stays(Standing::Ended) => RemoveReason::Exited,
+                Fate::Stays(Standing::Orphan) => RemoveReason::NeverStarted,
+                _ => return None,
+            };
+            Some(Action::Remove { container: container.key, reason })
+        })
+    }
+}

@@ -1,0 +1,351 @@
+//! Settling: one priority after the other gets what it wants of what the more important ones have left.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::board::{Board, Fate};
+use crate::model::{
+    ContainerKey, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind,
+};
+use crate::reasons::{NotDone, StartReason, StopReason};
+use crate::standing::Standing;
+use crate::targets::{Held, Notes, Want};
+use crate::victims::Claimant;
+
+/// Which container of a service goes first when it has too many; the order of the fields is the order in which
+/// they are compared, and the smallest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Spare {
+    /// Its instance is not being drained.
+    settled: bool,
+    /// It is of the service's generation.
+    current: bool,
+    /// It runs already.
+    running: bool,
+    /// It would end, and not be kept as a standby.
+    ends: bool,
+    /// It is younger than `min_runtime_ms`.
+    young: bool,
+    /// By the placement rule: from the instance with the most of the service, or from the emptiest.
+    placement: Reverse<u64>,
+    work_ms: u64,
+    instance: InstanceId,
+    position: usize,
+}
+
+impl Board<'_> {
+    /// Settles the services of one priority, given in the order of names.
+    pub(crate) fn settle(&mut self, wants: &[Want], class: &[ServiceId], notes: &mut Notes) {
+        for &id in class {
+            self.send_away_unwanted(id);
+        }
+        self.entitle(wants, class);
+        for &id in class {
+            self.drop_surplus(id, &wants[id.index()]);
+        }
+        // What one gives up the next may take, so shares are met in rounds; each brings a service nearer to
+        // its share, so they end.
+        loop {
+            let mut placed = 0;
+            for &id in class {
+                placed += self.place_up_to(id, &wants[id.index()], class.len() > 1, notes);
+            }
+            for &id in class {
+                placed += self.place_rest(id, &wants[id.index()]);
+            }
+            if placed == 0 || class.len() == 1 {
+                break;
+            }
+        }
+        for &id in class {
+            self.replace_outdated(id, &wants[id.index()], notes);
+            self.explain(id, &wants[id.index()], notes);
+        }
+    }
+
+    /// Sends away what no target can keep: containers of removed services, and fill on draining instances.
+    fn send_away_unwanted(&mut self, id: ServiceId) {
+        let service = self.state.service(id);
+        for instance in self.state.instance_ids() {
+            let draining = self.spots[instance.index()].state == InstanceState::Draining;
+            let reason = if service.removed {
+                StopReason::ServiceRemoved
+            } else if draining && service.kind == ServiceKind::Fill {
+                StopReason::Draining
+            } else {
+                continue;
+            };
+            for at in self.positions(instance, id) {
+                if self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled) {
+                    self.send_away(instance, at, reason, false);
+                }
+            }
+        }
+    }
+
+    /// Sends away what a service has above its target.
+    ///
+    /// One that runs goes only while as many as the target run without it: a successor that is still on its way
+    /// (for a drained instance, an older generation, a standby) does not count yet.
+    fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
+        let tally = self.tallies[id.index()];
+        let mut excess = tally.kept.saturating_sub(want.limit);
+        let mut running = tally.running.saturating_sub(want.limit);
+        if excess == 0 {
+            return;
+        }
+        let service = self.state.service(id);
+        let replacing = tally.on_draining > 0 || tally.outdated > 0 || service.standby_per_instance > 0;
+        let mut candidates = BinaryHeap::new();
+        for instance in self.state.instance_ids() {
+            if self.spots[instance.index()].state == InstanceState::Lost {
+                continue;
+            }
+            for at in self.positions(instance, id) {
+                let stays = self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled);
+                if stays && (self.container(instance, at).phase == Phase::Running || !replacing) {
+                    candidates.push(Reverse(self.spare(instance, at)));
+                }
+            }
+        }
+        while excess > 0 {
+            let Some(Reverse(candidate)) = candidates.pop() else { break };
+            // What has gone from the same instance meanwhile may have made it less spare.
+            let again = self.spare(candidate.instance, candidate.position);
+            if again > candidate {
+                candidates.push(Reverse(again));
+                continue;
+            }
+            let (instance, at) = (candidate.instance, candidate.position);
+            let container = self.container(instance, at);
+            let runs = container.phase == Phase::Running;
+            if runs && running == 0 {
+                continue;
+            }
+            let freeze = runs
+                && !container.outdated
+                && self.standby_lacking(instance, id) > 0
+                && self.may_freeze(instance, id);
+            let reason = if freeze {
+                StopReason::Standby
+            } else if self.spots[instance.index()].state == InstanceState::Draining {
+                StopReason::Draining
+            } else if container.outdated && want.target.is_some_and(|target| tally.kept == target + 1) {
+                StopReason::Outdated
+            } else {
+                StopReason::Surplus { have: tally.kept, target: want.limit }
+            };
+            self.send_away(instance, at, reason, freeze);
+            excess -= 1;
+            running = running.saturating_sub(u32::from(runs));
+        }
+    }
+
+    /// How easily a service can spare one of its containers.
+    fn spare(&self, instance: InstanceId, position: usize) -> Spare {
+        let container = self.container(instance, position);
+        let id = container.key.service;
+        let service = self.state.service(id);
+        let spot = &self.spots[instance.index()];
+        let work_ms = self.work_ms(container);
+        Spare {
+            settled: spot.state != InstanceState::Draining,
+            current: !container.outdated,
+            running: container.phase == Phase::Running,
+            ends: self.standby_lacking(instance, id) == 0,
+            young: work_ms < service.min_runtime_ms,
+            placement: match service.placement {
+                Placement::Spread => Reverse(self.count_on(instance, id)),
+                Placement::BinPack => Reverse(spot.capacity.minus(spot.committed).slots),
+            },
+            work_ms,
+            instance,
+            position,
+        }
+    }
+
+    /// How many containers a service should have besides those on draining instances: what it has now, or will.
+    fn kept_to_stay(&self, id: ServiceId, want: &Want) -> u32 {
+        let tally = &self.tallies[id.index()];
+        // Where the demand is not known, nothing is moved.
+        if want.unknown { tally.kept } else { tally.kept - tally.on_draining }
+    }
+
+    /// Starts what a service lacks of its share, taking room from less important work and, where services
+    /// share a priority, from equals above theirs.
+    fn place_up_to(&mut self, id: ServiceId, want: &Want, sharing: bool, notes: &mut Notes) -> u64 {
+        if want.held.is_some() {
+            return 0;
+        }
+        let share = if sharing { self.tallies[id.index()].share.min(want.limit) } else { want.limit };
+        let lacking = share.saturating_sub(self.kept_to_stay(id, want));
+        let claimant = Claimant { below_share: sharing, ..Claimant::of(id, self.state.service(id).priority) };
+        let placed = self.start(&claimant, want, lacking);
+        if sharing
+            && placed < u64::from(lacking)
+            && let Some(until) = self.share_wait(&claimant)
+        {
+            let told = notes
+                .not_done
+                .iter()
+                .any(|other| matches!(other, NotDone::ShareDelayed { service, .. } if *service == id));
+            notes.wake(until);
+            if !told {
+                notes.not_done.push(NotDone::ShareDelayed { service: id, until });
+            }
+        }
+        placed
+    }
+
+    /// Starts what a service wants beyond its share, where no equal needs the room.
+    fn place_rest(&mut self, id: ServiceId, want: &Want) -> u64 {
+        if want.held.is_some() {
+            return 0;
+        }
+        let lacking = want.limit.saturating_sub(self.kept_to_stay(id, want));
+        self.start(&Claimant::of(id, self.state.service(id).priority), want, lacking)
+    }
+
+    fn start(&mut self, claimant: &Claimant, want: &Want, count: u32) -> u64 {
+        let tally = self.tallies[claimant.service.index()];
+        let given_up = self.given_up(claimant.service);
+        let replaced = tally.kept;
+        self.place(claimant, u64::from(count), |placed| match (want.target, given_up) {
+            (None, _) => StartReason::Fill,
+            (Some(_), Some((instance, lost))) if placed < u64::from(lost) => {
+                StartReason::Replace { instance }
+            }
+            (Some(target), _) => StartReason::Demand {
+                have: replaced.saturating_add(u32::try_from(placed).unwrap_or(0)),
+                target,
+            },
+        })
+    }
+
+    /// The first lost or draining instance with containers of a service, and how many there are on all of them.
+    fn given_up(&self, id: ServiceId) -> Option<(InstanceId, u32)> {
+        let tally = &self.tallies[id.index()];
+        let count = tally.on_lost + tally.on_draining;
+        if count == 0 {
+            return None;
+        }
+        let instance = self.state.instance_ids().find(|&instance| {
+            let state = self.spots[instance.index()].state;
+            matches!(state, InstanceState::Lost | InstanceState::Draining)
+                && !self.positions(instance, id).is_empty()
+        })?;
+        Some((instance, count))
+    }
+
+    /// Replaces one container of an older generation: the new one first where a target says how many there
+    /// should be; in the old one's room for a fill service, which has no room but its own.
+    fn replace_outdated(&mut self, id: ServiceId, want: &Want, notes: &mut Notes) {
+        let tally = self.tallies[id.index()];
+        if tally.outdated == 0 || want.unknown || want.held.is_some() {
+            return;
+        }
+        let mut waiting = tally.outdated;
+        if tally.coming == 0 && tally.leaving == 0 && tally.kept <= want.limit {
+            let claimant = Claimant::of(id, self.state.service(id).priority);
+            if let Some((container, instance, at)) = self.first_outdated(&claimant, want) {
+                let reason = StartReason::Outdated { container };
+                let placed = if want.target.is_some() {
+                    self.place(&claimant, 1, |_| reason)
+                } else {
+                    self.send_away(instance, at, StopReason::Outdated, false);
+                    self.place_on(&claimant, 1, |other| other == instance, |_| reason)
+                };
+                waiting -= u32::from(placed > 0);
+            }
+        } else {
+            waiting -= 1;
+        }
+        if waiting > 0 {
+            notes.not_done.push(NotDone::ReplacementWaits { service: id, count: waiting });
+        }
+    }
+
+    fn first_outdated(&self, claimant: &Claimant, want: &Want) -> Option<(ContainerKey, InstanceId, usize)> {
+        self.state
+            .instance_ids()
+            .filter(|&instance| want.target.is_some() || self.accepts(claimant, instance))
+            .flat_map(|instance| self.positions(instance, claimant.service).map(move |at| (instance, at)))
+            .filter(|&(instance, at)| {
+                self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled)
+                    && self.container(instance, at).outdated
+            })
+            .min_by_key(|&(instance, at)| {
+                let container = self.container(instance, at);
+                (self.work_ms(container), container.key)
+            })
+            .map(|(instance, at)| (self.container(instance, at).key, instance, at))
+    }
+
+    /// Says what a service wants and does not get, and why.
+    fn explain(&mut self, id: ServiceId, want: &Want, notes: &mut Notes) {
+        let service = self.state.service(id);
+        let claimant = Claimant::of(id, service.priority);
+        let tally = self.tallies[id.index()];
+        let stays = self.kept_to_stay(id, want);
+        if !want.unknown && want.target.is_some() && tally.on_draining > 0 {
+            self.explain_draining(id, want.limit.saturating_sub(stays), notes);
+        } else if want.unknown && tally.on_draining > 0 {
+            self.explain_draining(id, tally.on_draining, notes);
+        }
+        let mut lacking = u64::from(want.limit.saturating_sub(tally.kept));
+        if lacking == 0 || matches!(want.held, Some(Held::Fill { .. })) {
+            return;
+        }
+        let count = |lacking: u64| u32::try_from(lacking).unwrap_or(u32::MAX);
+        if want.held == Some(Held::Paused) {
+            let count = if want.target.is_some() {
+                lacking
+            } else {
+                lacking.min(self.would_fit(&claimant, |_| true))
+            };
+            if let Ok(count @ 1..) = u32::try_from(count) {
+                notes.not_done.push(NotDone::Paused { service: id, count });
+            }
+            return;
+        }
+        let held: Vec<(InstanceId, Millis)> = self
+            .state
+            .instance_ids()
+            .filter_map(|instance| Some((instance, self.held_back(id, instance)?)))
+            .collect();
+        let behind = self
+            .would_fit(&claimant, |instance| held.iter().any(|&(other, _)| other == instance))
+            .min(lacking);
+        if behind > 0
+            && let Some(until) = held.iter().map(|&(_, until)| until).min()
+        {
+            notes.wake(until);
+            notes.not_done.push(NotDone::BackingOff { service: id, count: count(behind), until });
+            lacking -= behind;
+        }
+        let under_way =
+            self.would_fit(&claimant, |instance| held.iter().all(|&(other, _)| other != instance));
+        let under_way = under_way.min(lacking);
+        if under_way > 0 {
+            notes.not_done.push(NotDone::UnderWay { service: id, count: count(under_way) });
+            lacking -= under_way;
+        }
+        if lacking > 0 && want.target.is_some() {
+            notes.not_done.push(NotDone::NoRoom { service: id, count: count(lacking) });
+        }
+    }
+
+    fn explain_draining(&self, id: ServiceId, mut lacking: u32, notes: &mut Notes) {
+        for instance in self.state.instance_ids() {
+            if self.spots[instance.index()].state != InstanceState::Draining {
+                continue;
+            }
+            let there = u32::try_from(self.count_on(instance, id)).unwrap_or(u32::MAX);
+            let count = there.min(lacking);
+            if count > 0 {
+                notes.not_done.push(NotDone::DrainWaits { service: id, instance, count });
+                lacking -= count;
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Standbys and other frozen containers: kept to their number, warmed where they lack, ended where nobody wants them.
+
+use crate::board::{Board, Fate};
+use crate::model::{InstanceId, InstanceState, OnPreempt, ServiceId, ServiceKind};
+use crate::reasons::{NotDone, StartReason, StopReason};
+use crate::standing::Standing;
+use crate::targets::{Notes, Want};
+use crate::victims::Claimant;
+
+impl Board<'_> {
+    /// How many standbys of a service an instance lacks.
+    pub(crate) fn standby_lacking(&self, instance: InstanceId, id: ServiceId) -> u32 {
+        let service = self.state.service(id);
+        let spot = &self.spots[instance.index()];
+        if service.standby_per_instance == 0 || service.removed || spot.state != InstanceState::Ready {
+            return 0;
+        }
+        let there = self.positions(instance, id).filter(|&at| {
+            let outdated = self.container(instance, at).outdated;
+            match spot.fates[at] {
+                Fate::Stays(Standing::Frozen) => !outdated,
+                Fate::Goes { freeze, .. } => freeze,
+                Fate::Stays(Standing::Leaving) => {
+                    self.container(instance, at).operation == Some(crate::Operation::Freeze)
+                }
+                _ => false,
+            }
+        });
+        service.standby_per_instance.saturating_sub(u32::try_from(there.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Ends frozen containers that nobody wants: of removed services and older generations, on instances that
+    /// are being drained, beyond the standbys of a service that does not freeze, beyond an instance's bounds.
+    pub(crate) fn end_frozen(&mut self) {
+        for instance in self.state.instance_ids() {
+            let state = self.spots[instance.index()].state;
+            if state == InstanceState::Lost {
+                continue;
+            }
+            let mut rest = Vec::new();
+            let mut standbys: Vec<(ServiceId, u32)> = Vec::new();
+            for at in 0..self.spots[instance.index()].fates.len() {
+                let container = self.container(instance, at);
+                if self.spots[instance.index()].fates[at] != Fate::Stays(Standing::Frozen)
+                    || container.operation.is_some()
+                {
+                    continue;
+                }
+                let id = container.key.service;
+                let service = self.state.service(id);
+                if standbys.last().is_none_or(|&(other, _)| other != id) {
+                    standbys.push((id, 0));
+                }
+                let standby = standbys.last_mut().map_or(0, |(_, count)| {
+                    *count += 1;
+                    *count
+                });
+                let reason = if service.removed {
+                    StopReason::ServiceRemoved
+                } else if container.outdated {
+                    StopReason::Outdated
+                } else if state == InstanceState::Draining {
+                    StopReason::Draining
+                } else if service.on_preempt == OnPreempt::Stop && standby > service.standby_per_instance {
+                    StopReason::FrozenBound
+                } else {
+                    rest.push((
+                        service.priority,
+                        std::cmp::Reverse(self.work_ms(container)),
+                        container.key,
+                        at,
+                    ));
+                    continue;
+                };
+                self.send_away(instance, at, reason, false);
+            }
+            // Over the bounds the least important goes first, and of these the one with the least work in it.
+            rest.sort_unstable();
+            let bounds = self.state.instance(instance);
+            while let Some((.., at)) = rest.pop() {
+                let spot = &self.spots[instance.index()];
+                if spot.frozen_count <= bounds.frozen_max
+                    && spot.frozen_memory_mib <= bounds.frozen_memory_mib
+                {
+                    break;
+                }
+                self.send_away(instance, at, StopReason::FrozenBound, false);
+            }
+        }
+    }
+
+    /// Warms one standby on each instance that lacks one, in room that is free or borrowed from fill: only while
+    /// every demand is known and met, and nothing else of the service is under way.
+    pub(crate) fn warm_standbys(&mut self, wants: &[Want], notes: &Notes) {
+        let met = notes.not_done.iter().all(|item| {
+            !matches!(item, NotDone::NoRoom { .. } | NotDone::UnknownDemand { .. } | NotDone::UnderWay { .. })
+        });
+        if !met {
+            return;
+        }
+        for id in self.state.service_ids() {
+            let service = self.state.service(id);
+            let want = &wants[id.index()];
+            let tally = self.tallies[id.index()];
+            let settled = tally.coming == 0 && Some(tally.running) == want.target && tally.outdated == 0;
+            if service.kind != ServiceKind::Demand || want.held.is_some() || !settled {
+                continue;
+            }
+            let claimant = Claimant { from_fill_only: true, ..Claimant::of(id, service.priority) };
+            for instance in self.state.instance_ids() {
+                if self.standby_lacking(instance, id) > 0 && self.may_freeze(instance, id) {
+                    self.place_on(&claimant, 1, |other| other == instance, |_| StartReason::Standby);
+                }
+            }
+        }
+    }
+}

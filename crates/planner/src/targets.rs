@@ -1,0 +1,206 @@
+//! Targets: how many containers each service should have, before it is known what fits.
+
+use crate::board::Board;
+use crate::model::{InstanceState, Millis, ServiceId, ServiceKind};
+use crate::reasons::NotDone;
+use crate::share::{Claim, shares};
+use crate::standing::Standing;
+use crate::victims::Claimant;
+
+/// What one service wants.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Want {
+    /// clamp(demand, min, max); `None` for a fill service.
+    pub(crate) target: Option<u32>,
+    /// The most that it may have: its target, or a fill service's max.
+    pub(crate) limit: u32,
+    /// Its demand is not known: nothing is moved or replaced.
+    pub(crate) unknown: bool,
+    /// Nothing new may be started for it, and why.
+    pub(crate) held: Option<Held>,
+}
+
+/// Why nothing new may be started for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// An operator paused it.
+    Paused,
+    /// It fills, and the demands are not known yet.
+    Fill { until: Millis },
+}
+
+/// What is found out on the way, for the plan.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) not_done: Vec<NotDone>,
+    pub(crate) next_wake_at: Option<Millis>,
+}
+
+impl Notes {
+    /// Time changes something at `at`.
+    pub(crate) fn wake(&mut self, at: Millis) {
+        self.next_wake_at = Some(self.next_wake_at.map_or(at, |other| other.min(at)));
+    }
+}
+
+impl Board<'_> {
+    /// What every service wants.
+    pub(crate) fn wants(&self, notes: &mut Notes) -> Vec<Want> {
+        let fill_held = self.fill_held();
+        self.state
+            .service_ids()
+            .map(|id| {
+                let mut want = self.want(id, notes);
+                let service = self.state.service(id);
+                if service.paused {
+                    want.held = Some(Held::Paused);
+                } else if service.kind == ServiceKind::Fill
+                    && !service.removed
+                    && let Some(until) = fill_held
+                {
+                    want.held = Some(Held::Fill { until });
+                    notes.wake(until);
+                    notes.not_done.push(NotDone::FillHeld { service: id, until });
+                }
+                want
+            })
+            .collect()
+    }
+
+    /// Until when fills wait: while a demand has never been answered, but no longer than configured.
+    fn fill_held(&self) -> Option<Millis> {
+        let until = self.state.fill_hold_until();
+        let unanswered = || {
+            self.state.service_ids().any(|id| {
+                let service = self.state.service(id);
+                service.kind == ServiceKind::Demand && !service.removed && !self.state.answered(id)
+            })
+        };
+        (self.now < until && unanswered()).then_some(until)
+    }
+
+    fn want(&self, id: ServiceId, notes: &mut Notes) -> Want {
+        let service = self.state.service(id);
+        let kept = self.tallies[id.index()].kept;
+        if service.removed {
+            return Want { target: Some(0), ..Want::default() };
+        }
+        if service.kind == ServiceKind::Fill {
+            return Want { limit: service.max, ..Want::default() };
+        }
+        let demand = self.state.demand(id, self.now);
+        if let Some(at) = demand.changes_at {
+            notes.wake(at);
+        }
+        let (Some(now), Some(held)) = (demand.containers, demand.held) else {
+            notes.not_done.push(NotDone::UnknownDemand { service: id });
+            let target = kept.max(service.min);
+            return Want { target: Some(target), limit: target, unknown: true, held: None };
+        };
+        let clamp = |containers: u32| containers.max(service.min).min(service.max);
+        let target = clamp(held);
+        if let Some(until) = demand.changes_at
+            && clamp(now) < target.min(kept)
+        {
+            let count = target.min(kept) - clamp(now);
+            notes.not_done.push(NotDone::ScaleDownDelayed { service: id, count, until });
+        }
+        Want { target: Some(target), limit: target, unknown: false, held: None }
+    }
+
+    /// Tells each service's surplus over its target, and over an estimate of its share, so that victims for
+    /// more important work are found among what is to go anyway.
+    ///
+    /// The estimate counts slots over the whole pool, as if everything fitted everywhere; [`Self::entitle`]
+    /// sets it right for each priority when its turn comes.
+    pub(crate) fn estimate(&mut self, wants: &[Want], classes: &[Vec<ServiceId>]) {
+        let mut available = 0_u64;
+        for (id, spot) in self.state.instance_ids().zip(&self.spots) {
+            match spot.state {
+                InstanceState::Ready => available = available.saturating_add(spot.capacity.slots),
+                InstanceState::Cordoned | InstanceState::Draining => {
+                    for (at, container) in self.state.containers_on(id).iter().enumerate() {
+                        if spot.fates[at].is_kept() {
+                            available = available.saturating_add(self.request(container.key.service).slots);
+                        }
+                    }
+                }
+                InstanceState::Lost => {}
+            }
+        }
+        for class in classes {
+            available -= self.entitle_with(wants, class, available);
+        }
+    }
+
+    /// Divides what a priority can have among its services; returns how many containers each may have.
+    pub(crate) fn entitle(&mut self, wants: &[Want], class: &[ServiceId]) -> Vec<u32> {
+        if let &[only] = class {
+            let tally = &mut self.tallies[only.index()];
+            let want = &wants[only.index()];
+            tally.surplus = tally.kept.saturating_sub(want.limit);
+            tally.over_share = 0;
+            return vec![want.limit];
+        }
+        let priority = self.state.service(class[0]).priority;
+        let mut available = 0_u64;
+        for (id, spot) in self.state.instance_ids().zip(&self.spots) {
+            let mut own = 0_u64;
+            let mut others = 0_u64;
+            for (at, container) in self.state.containers_on(id).iter().enumerate() {
+                let service = self.state.service(container.key.service);
+                let slots = service.request.slots;
+                let fate = spot.fates[at];
+                if !fate.is_kept() {
+                    continue;
+                }
+                if service.priority == priority {
+                    own += slots;
+                } else if service.priority < priority || fate != crate::board::Fate::Stays(Standing::Settled)
+                {
+                    others += slots;
+                }
+            }
+            others += spot.arrivals.iter().map(|arrival| self.request(arrival.service).slots).sum::<u64>();
+            available = available.saturating_add(match spot.state {
+                InstanceState::Ready => spot.capacity.slots.saturating_sub(others),
+                InstanceState::Cordoned | InstanceState::Draining => own,
+                InstanceState::Lost => 0,
+            });
+        }
+        self.entitle_with(wants, class, available);
+        class.iter().map(|id| self.tallies[id.index()].share).collect()
+    }
+
+    /// Sets the surplus and what is over the share of each service of a class; returns the slots given away.
+    fn entitle_with(&mut self, wants: &[Want], class: &[ServiceId], available: u64) -> u64 {
+        let claims: Vec<Claim> = class
+            .iter()
+            .map(|&id| {
+                let service = self.state.service(id);
+                let want = &wants[id.index()];
+                let size = service.request.slots.max(1);
+                let claimant = Claimant::of(id, service.priority);
+                let may_start = want.held.is_none()
+                    && self.state.instance_ids().any(|instance| self.accepts(&claimant, instance));
+                let wanted =
+                    if may_start { want.limit } else { want.limit.min(self.tallies[id.index()].kept) };
+                Claim {
+                    weight: u64::from(service.weight.max(1)),
+                    wanted: u64::from(wanted).min(available / size),
+                    size,
+                }
+            })
+            .collect();
+        let mut given_away = 0;
+        for ((&id, claim), share) in class.iter().zip(&claims).zip(shares(&claims, available)) {
+            given_away += share * claim.size;
+            let tally = &mut self.tallies[id.index()];
+            let share = u32::try_from(share).unwrap_or(u32::MAX);
+            tally.surplus = tally.kept.saturating_sub(wants[id.index()].limit);
+            tally.over_share = tally.kept.saturating_sub(share);
+            tally.share = share;
+        }
+        given_away
+    }
+}

@@ -1,0 +1,394 @@
+//! Victims: which containers of an instance give up their room for more important work there.
+//!
+//! The order in which containers are offered is the order of what is lost with them: first those that are
+//! to go anyway, then the least important; among equals those above their share, those that have run their
+//! `min_runtime_ms`, the youngest. A victim rule is changed here, in [`Offer`], and nowhere else.
+
+use std::cmp::Reverse;
+
+use crate::board::{Board, Fate};
+use crate::model::{ContainerKey, InstanceId, Millis, Operation, Phase, Resources, ServiceId, ServiceKind};
+use crate::reasons::StopReason;
+use crate::standing::Standing;
+
+/// For whom room is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimant {
+    pub(crate) service: ServiceId,
+    pub(crate) priority: u32,
+    /// It has less than its share: equals above theirs are offered too.
+    pub(crate) below_share: bool,
+    /// Only fill services give way: it is for a standby, which takes nothing from work that is demanded.
+    pub(crate) from_fill_only: bool,
+}
+
+impl Loss {
+    /// The same, whatever work is lost.
+    pub(crate) const fn without_work(self) -> Self {
+        Self { work_ms: 0, ..self }
+    }
+}
+
+impl Claimant {
+    /// A service that makes room among what is less important than itself.
+    pub(crate) const fn of(service: ServiceId, priority: u32) -> Self {
+        Self { service, priority, below_share: false, from_fill_only: false }
+    }
+}
+
+/// What is lost when some containers give up their room; smaller is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Loss {
+    /// The importance of the most important victim: 0 for none, larger for smaller priority numbers.
+    importance: u32,
+    /// Whether it was within its service's share.
+    within_share: bool,
+    /// How many are lost.
+    pub(crate) stops: u32,
+    /// Milliseconds that the stopped ones have run; those that are frozen lose none.
+    pub(crate) work_ms: u64,
+}
+
+/// A way to make room on an instance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clearing {
+    /// Positions of the containers that give way, and whether each is frozen for it.
+    pub(crate) victims: Vec<(usize, bool)>,
+    pub(crate) loss: Loss,
+    /// A frozen container among them can't be ended before a running one has left its slot.
+    pub(crate) deferred: bool,
+}
+
+/// One container that could give way. The order of the fields is the order in which they are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Offer {
+    /// It was not sent away before, for an earlier claimant: to choose it costs something.
+    fresh: bool,
+    /// Its service has more than its target: it would be stopped in any case.
+    needed: bool,
+    /// The least important first.
+    priority: Reverse<u32>,
+    /// Its service is not above its share.
+    within_share: bool,
+    /// It is younger than its service's `min_runtime_ms`.
+    young: bool,
+    /// A suspended one loses no running work.
+    running: bool,
+    /// The work that would be lost.
+    work_ms: u64,
+    key: ContainerKey,
+    position: usize,
+}
+
+impl Board<'_> {
+    /// The least costly way to make room for `needs` more on an instance; `None` if there is none.
+    ///
+    /// What an earlier choice for the same instance sent away is chosen anew along with it, so that no stop of
+    /// the whole is superfluous.
+    pub(crate) fn clearing(
+        &self,
+        instance: InstanceId,
+        needs: Resources,
+        claimant: &Claimant,
+    ) -> Option<Clearing> {
+        let spot = &self.spots[instance.index()];
+        if spot.committed.plus(needs).fits(spot.capacity) {
+            return Some(Clearing { victims: self.revocable(instance, claimant), ..Clearing::default() });
+        }
+        let offers = self.offers(instance, claimant);
+        // What is gone by an earlier choice and may be chosen anew is counted as still there.
+        let mut committed = spot.committed.plus(needs);
+        for &(position, freeze) in &self.revocable(instance, claimant) {
+            committed = committed.plus(self.gives(instance, position, freeze));
+        }
+        let frozen = self.choose(instance, committed, &offers, true);
+        if frozen.as_ref().is_some_and(|choice| choice.victims.iter().all(|&(_, freeze)| !freeze)) {
+            return frozen;
+        }
+        // Freezing keeps memory; where that costs more important work than stopping would, stop.
+        let stopped = self.choose(instance, committed, &offers, false);
+        match (frozen, stopped) {
+            (Some(frozen), Some(stopped)) if stopped.loss.without_work() < frozen.loss.without_work() => {
+                Some(stopped)
+            }
+            (None, stopped) => stopped,
+            (frozen, _) => frozen,
+        }
+    }
+
+    /// Carries a clearing out: `reason` tells why each victim goes.
+    pub(crate) fn clear(&mut self, instance: InstanceId, clearing: &Clearing, claimant: &Claimant) {
+        for (position, _) in self.revocable(instance, claimant) {
+            if !clearing.victims.iter().any(|&(victim, _)| victim == position) {
+                self.call_back(instance, position);
+            }
+        }
+        for &(position, freeze) in &clearing.victims {
+            let container = self.container(instance, position);
+            let equal = self.state.service(container.key.service).priority == claimant.priority;
+            let by = claimant.service;
+            let reason = if equal { StopReason::Share { by } } else { StopReason::Preempted { by } };
+            self.send_away(instance, position, reason, freeze);
+        }
+    }
+
+    /// Brings an instance that holds more than its capacity back under it, the least important first.
+    ///
+    /// What can't be told to go at this moment counts as going when its turn comes, so that nothing more
+    /// important goes in its place.
+    pub(crate) fn relieve(&mut self, instance: InstanceId) {
+        let spot = &self.spots[instance.index()];
+        if spot.state == crate::InstanceState::Lost || spot.committed.fits(spot.capacity) {
+            return;
+        }
+        let mut offers = self.offers(instance, &Claimant::of(ServiceId(u32::MAX), 0));
+        for (position, container) in self.state.containers_on(instance).iter().enumerate() {
+            if matches!(spot.fates[position], Fate::Stays(Standing::Busy | Standing::Waiting)) {
+                let priority = Reverse(self.state.service(container.key.service).priority);
+                let work_ms = self.work_ms(container);
+                let key = container.key;
+                let (needed, within_share, running) = (true, true, true);
+                offers.push(Offer {
+                    fresh: true,
+                    needed,
+                    priority,
+                    within_share,
+                    young: false,
+                    running,
+                    work_ms,
+                    key,
+                    position,
+                });
+            }
+        }
+        offers.sort_unstable();
+        let choice = self.choose(instance, spot.committed, &offers, true);
+        let victims = match choice {
+            Some(clearing) => clearing.victims,
+            // Not even everything is enough: then everything that helps.
+            None => offers.iter().map(|offer| (offer.position, false)).collect(),
+        };
+        for (position, freeze) in victims {
+            let container = self.container(instance, position);
+            let waiting = self.state.containers_on(instance).iter().find(|other| match &other.operation {
+                Some(Operation::Start { after } | Operation::Thaw { after }) => {
+                    after.contains(&container.key)
+                }
+                _ => false,
+            });
+            let reason = waiting
+                .map_or(StopReason::OverCapacity, |other| StopReason::Preempted { by: other.key.service });
+            if !matches!(
+                self.spots[instance.index()].fates[position],
+                Fate::Stays(Standing::Busy | Standing::Waiting)
+            ) {
+                self.send_away(instance, position, reason, freeze);
+            }
+        }
+    }
+
+    /// When the next equal above its share will have run its time, if `claimant` waits for one.
+    pub(crate) fn share_wait(&self, claimant: &Claimant) -> Option<Millis> {
+        let mut earliest = None;
+        for instance in self.state.instance_ids() {
+            if self.spots[instance.index()].state != crate::InstanceState::Ready {
+                continue;
+            }
+            for (position, container) in self.state.containers_on(instance).iter().enumerate() {
+                let service = self.state.service(container.key.service);
+                let spot = &self.spots[instance.index()];
+                if service.priority == claimant.priority
+                    && container.key.service != claimant.service
+                    && self.tallies[container.key.service.index()].over_share > 0
+                    && spot.fates[position] == Fate::Stays(Standing::Settled)
+                {
+                    let due = container.since.plus(service.min_runtime_ms);
+                    if due > self.now {
+                        earliest = Some(earliest.map_or(due, |other: Millis| other.min(due)));
+                    }
+                }
+            }
+        }
+        earliest
+    }
+
+    /// Containers that an earlier choice sent away from this instance, and that are less important than the
+    /// claimant: with its own room to make, they may turn out not to be needed.
+    fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<(usize, bool)> {
+        let spot = &self.spots[instance.index()];
+        spot.fates
+            .iter()
+            .enumerate()
+            .filter_map(|(position, fate)| match *fate {
+                Fate::Goes { reason: StopReason::Preempted { .. }, freeze } => Some((position, freeze)),
+                _ => None,
+            })
+            .filter(|&(position, _)| {
+                let service = self.container(instance, position).key.service;
+                self.state.service(service).priority > claimant.priority
+            })
+            .collect()
+    }
+
+    fn gives(&self, instance: InstanceId, position: usize, freeze: bool) -> Resources {
+        let container = self.container(instance, position);
+        let request = self.request(container.key.service);
+        if container.phase == Phase::Frozen {
+            request.when_frozen()
+        } else if freeze {
+            request.minus(request.when_frozen())
+        } else {
+            request
+        }
+    }
+
+    /// What the instance can offer, in the order in which it is taken.
+    fn offers(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Offer> {
+        let spot = &self.spots[instance.index()];
+        let mut offers: Vec<Offer> = Vec::new();
+        for (position, fate) in spot.fates.iter().enumerate() {
+            let container = self.container(instance, position);
+            let id = container.key.service;
+            let service = self.state.service(id);
+            let (there, fresh) = match *fate {
+                Fate::Stays(Standing::Settled | Standing::Frozen) => (true, true),
+                Fate::Goes { reason: StopReason::Preempted { .. }, .. } => {
+                    (service.priority > claimant.priority, false)
+                }
+                _ => (false, false),
+            };
+            let work_ms = self.work_ms(container);
+            let young = work_ms < service.min_runtime_ms;
+            let equal_gives = claimant.below_share
+                && service.priority == claimant.priority
+                && id != claimant.service
+                && !young
+                && container.phase != Phase::Frozen
+                && self.tallies[id.index()].over_share > 0;
+            let less_important = service.priority > claimant.priority
+                && (!claimant.from_fill_only || service.kind == ServiceKind::Fill);
+            if there && (less_important || equal_gives) {
+                offers.push(Offer {
+                    fresh,
+                    needed: true,
+                    priority: Reverse(service.priority),
+                    within_share: true,
+                    young,
+                    running: container.phase != Phase::Frozen,
+                    work_ms,
+                    key: container.key,
+                    position,
+                });
+            }
+        }
+        offers.sort_unstable();
+        // A service gives only so many as it has too many, the cheapest first.
+        let mut taken: Vec<(ServiceId, u32)> = Vec::new();
+        for offer in &mut offers {
+            if !offer.running || !offer.fresh {
+                continue;
+            }
+            let tally = &self.tallies[offer.key.service.index()];
+            let at =
+                taken.iter().position(|&(service, _)| service == offer.key.service).unwrap_or_else(|| {
+                    taken.push((offer.key.service, 0));
+                    taken.len() - 1
+                });
+            offer.needed = taken[at].1 >= tally.surplus;
+            offer.within_share = taken[at].1 >= tally.over_share;
+            taken[at].1 += 1;
+        }
+        // An equal gives only what is above its share.
+        offers.retain(|offer| offer.priority.0 > claimant.priority || !offer.within_share);
+        offers.sort_unstable();
+        offers
+    }
+
+    /// Takes offers in their order until `committed` fits, then gives back what turns out not to be needed.
+    fn choose(
+        &self,
+        instance: InstanceId,
+        mut committed: Resources,
+        offers: &[Offer],
+        freezing: bool,
+    ) -> Option<Clearing> {
+        let spot = &self.spots[instance.index()];
+        let bounds = self.state.instance(instance);
+        // Those that an earlier choice froze are offered again, so they do not count against the bound.
+        let mut frozen = (spot.frozen_count, spot.frozen_memory_mib);
+        for fate in spot.fates.iter().zip(self.state.containers_on(instance)) {
+            if let (Fate::Goes { reason: StopReason::Preempted { .. }, freeze: true }, container) = fate {
+                frozen.0 -= 1;
+                frozen.1 -= self.request(container.key.service).memory_mib;
+            }
+        }
+        let mut chosen: Vec<(Offer, bool)> = Vec::new();
+        for offer in offers {
+            if committed.fits(spot.capacity) {
+                break;
+            }
+            let request = self.request(offer.key.service);
+            let freeze = freezing
+                && offer.running
+                && self.freezes(offer.key.service)
+                && self.container(instance, offer.position).phase == Phase::Running
+                && frozen.0 < bounds.frozen_max
+                && frozen.1.saturating_add(request.memory_mib) <= bounds.frozen_memory_mib;
+            let gives = self.gives(instance, offer.position, freeze);
+            if !relieves(committed, spot.capacity, gives) {
+                continue;
+            }
+            if freeze {
+                frozen.0 += 1;
+                frozen.1 += request.memory_mib;
+            }
+            committed = committed.minus(gives);
+            chosen.push((*offer, freeze));
+        }
+        if !committed.fits(spot.capacity) {
+            return None;
+        }
+        // What would be lost goes before what is to go anyway, and the most important first.
+        chosen.sort_unstable_by_key(|&(offer, _)| Reverse(Offer { fresh: true, ..offer }));
+        chosen.retain(|&(offer, freeze)| {
+            let with = committed.plus(self.gives(instance, offer.position, freeze));
+            let spared = with.fits(spot.capacity);
+            if spared {
+                committed = with;
+            }
+            !spared
+        });
+        chosen.reverse();
+        let mut clearing = Clearing::default();
+        let mut transient = spot.free_now;
+        for &(offer, freeze) in &chosen {
+            clearing.victims.push((offer.position, freeze));
+            if offer.fresh && offer.needed {
+                let loss = &mut clearing.loss;
+                let importance = u32::MAX - offer.priority.0;
+                if importance >= loss.importance {
+                    loss.within_share =
+                        offer.within_share || (importance == loss.importance && loss.within_share);
+                    loss.importance = importance;
+                }
+                loss.stops += 1;
+                loss.work_ms += if freeze || !offer.running { 0 } else { offer.work_ms };
+            }
+            if !offer.running {
+                // The engine resumes a frozen container to end it: for that moment it takes its slot.
+                let takes =
+                    self.request(offer.key.service).minus(self.request(offer.key.service).when_frozen());
+                clearing.deferred |= !takes.fits(transient);
+                transient = transient.minus(takes);
+            }
+        }
+        Some(clearing)
+    }
+}
+
+/// Whether giving `gives` back helps where `committed` is above `capacity`.
+fn relieves(committed: Resources, capacity: Resources, gives: Resources) -> bool {
+    (committed.slots > capacity.slots && gives.slots > 0)
+        || (committed.cpu_millis > capacity.cpu_millis && gives.cpu_millis > 0)
+        || (committed.memory_mib > capacity.memory_mib && gives.memory_mib > 0)
+}
