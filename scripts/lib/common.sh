@@ -48,10 +48,12 @@ need_package() {
     fail "$1 is needed $why, and there is no apt-get here: install it with this system's package manager and run this again"
   apt_update
   for package in "$@"; do
-    if apt-cache policy "$package" | grep -q 'Candidate: [0-9]'; then
-      apt_install "$package"
-      return
-    fi
+    case $(apt-cache policy "$package") in
+      *'Candidate: '[0-9]*)
+        apt_install "$package"
+        return
+        ;;
+    esac
   done
   fail "apt-get knows none of: $*. One of them is needed $why; install it by hand and run this again"
 }

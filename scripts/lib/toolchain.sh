@@ -7,11 +7,16 @@ NODE_MINIMUM=20.19
 NODE_VERSION=22.23.3
 NPM_VERSION=10.9.9
 
-need_rust() {
+has_rust() {
+  # Where rustup puts it, also for a shell that was open before.
   if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
     PATH=$HOME/.cargo/bin:$PATH
   fi
-  if ! command -v cargo >/dev/null 2>&1; then
+  command -v cargo >/dev/null 2>&1
+}
+
+need_rust() {
+  if ! has_rust; then
     fail "no Rust toolchain found. Run: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
 and run this again (or build the images in Docker, without Rust: scripts/build-images --in-docker)"
   fi
