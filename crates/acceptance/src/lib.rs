@@ -25,3 +25,14 @@ pub mod observer;
 pub mod service;
 pub mod stack;
 pub mod timeline;
+
+/// A whole number from the environment, or `default` where it is not set.
+///
+/// # Panics
+/// If it is set to anything else.
+pub fn from_environment(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}: {text:?} is not a whole number")),
+        Err(_) => default,
+    }
+}

@@ -19,7 +19,7 @@ use crate::demand::DemandRecorder;
 use crate::engine::{CLUSTER_LABEL, Cleanup, Engine, STRANGER_LABEL, stranger};
 use crate::observer::Observer;
 use crate::service::Service;
-use crate::timeline::{Nanos, Timeline, short};
+use crate::timeline::{Nanos, Timeline, moment, short};
 
 /// Slots of each instance.
 pub const SLOTS_PER_INSTANCE: i64 = 3;
@@ -259,7 +259,7 @@ impl Drop for Stack {
         let seen = self.observer.timeline().map(|timeline| timeline.events().to_vec()).unwrap_or_default();
         eprintln!("--- the last of {} events of {} ---", seen.len(), self.cluster);
         for event in &seen[seen.len().saturating_sub(60)..] {
-            let at = api_types::Timestamp::from_epoch_ms(u64::try_from(event.at / 1_000_000).unwrap_or(0));
+            let at = moment(event.at);
             eprintln!("{at} {:8} {} {}", event.action, short(&event.id), event.name);
         }
     }

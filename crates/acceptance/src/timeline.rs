@@ -92,8 +92,7 @@ pub struct Breach {
 impl fmt::Display for Breach {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = (self.to - self.from) / MS;
-        let begin = api_types::Timestamp::from_epoch_ms(u64::try_from(self.from / MS).unwrap_or(0));
-        write!(formatter, "at {begin} for {ms} ms: {}", self.seen)
+        write!(formatter, "at {} for {ms} ms: {}", moment(self.from), self.seen)
     }
 }
 
@@ -178,6 +177,23 @@ impl Timeline {
         found
     }
 
+    /// The ends of a service's containers that left fewer running than `least` says for that moment.
+    pub fn stopped_below(&self, service: &str, least: impl Fn(Nanos) -> i64) -> Vec<String> {
+        let running = self.running_of(service);
+        let mut found = Vec::new();
+        for end in self.of("die").filter(|end| end.service == service) {
+            let (left, least) = (running.at(end.at), least(end.at));
+            if left < least {
+                let at = moment(end.at);
+                found.push(format!(
+                    "at {at} {} ended and left {left} of {service}; {least} were wanted",
+                    end.name
+                ));
+            }
+        }
+        found
+    }
+
     /// When more than `limit` ran, from `from` to `to`.
     pub fn more_than(steps: &Steps, limit: i64, from: Nanos, to: Nanos) -> Vec<Breach> {
         breaches(&[steps], 0, from, to, |at| {
@@ -248,6 +264,11 @@ fn ratio(part: Nanos, whole: Nanos) -> f64 {
     if whole > 0 { part as f64 / whole as f64 } else { 0.0 }
 }
 
+/// A moment for a person.
+pub fn moment(at: Nanos) -> api_types::Timestamp {
+    api_types::Timestamp::from_epoch_ms(u64::try_from(at / MS).unwrap_or(0))
+}
+
 /// The first twelve digits of an engine's id, as its own client shows it.
 pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
@@ -306,6 +327,20 @@ mod tests {
             event(3, "start", "b", "one@x"),
         ]);
         assert!(successor.started_twice().is_empty(), "{:?}", successor.started_twice());
+    }
+
+    #[test]
+    fn a_stop_of_what_is_wanted_is_found() {
+        let timeline = Timeline::new(vec![
+            event(1, "start", "a", "one@x"),
+            event(2, "start", "b", "one@x"),
+            event(10, "die", "a", "one@x"),
+            event(20, "die", "b", "one@x"),
+        ]);
+        assert!(timeline.stopped_below("one", |_| 0).is_empty());
+        assert_eq!(timeline.stopped_below("one", |at| i64::from(at < 20)).len(), 0);
+        assert_eq!(timeline.stopped_below("one", |_| 1).len(), 1);
+        assert_eq!(timeline.stopped_below("one", |_| 2).len(), 2);
     }
 
     #[test]

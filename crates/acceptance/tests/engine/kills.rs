@@ -1,0 +1,75 @@
+//! The scheduler killed at random moments under changing demand, and started again.
+
+use std::time::Duration;
+
+use acceptance::observer::now_ns;
+use acceptance::stack::{FILL, IMPORTANT, Options, SLOTS, Stack};
+use acceptance::timeline::{Breach, MS, Nanos, Timeline};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{BOUND, FALL_GRACE_NS, RECEIPT_LAG_NS, seed};
+
+/// Milliseconds between two steps of demand: as quick as leaves time for success in between.
+const INTERVAL_MS: u64 = 1_000;
+
+/// From a kill to the moment at which everything was right again.
+struct Outage {
+    killed: Nanos,
+    regained: Nanos,
+}
+
+#[tokio::test]
+async fn a_killed_scheduler_adopts_what_runs() {
+    let kills = acceptance::from_environment("FORCE12_ACCEPTANCE_KILLS", 10);
+    let seed = seed();
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    let options = Options { interval_ms: INTERVAL_MS, seed, ..Options::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    let demand = stack.record_demand().await.unwrap();
+    let success = |seen: &Timeline| {
+        let wanted = demand.of(IMPORTANT).ok()?.at(Nanos::MAX);
+        let right = seen.running_of(IMPORTANT).at(Nanos::MAX) == wanted;
+        (right && seen.running_total().at(Nanos::MAX) == SLOTS).then_some(())
+    };
+    stack.observer.wait_for("the first success", BOUND, success).await.unwrap();
+
+    let mut outages = Vec::new();
+    for _ in 0..kills {
+        demand.next_change(BOUND).await.unwrap();
+        // Not in place of a condition: the random moment.
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..INTERVAL_MS))).await;
+        let killed = now_ns();
+        stack.scheduler.kill().await.unwrap();
+        stack.scheduler.start().await.unwrap();
+        stack.scheduler.ready().await.unwrap();
+        stack.observer.wait_for("success after a kill", BOUND, success).await.unwrap();
+        outages.push(Outage { killed, regained: now_ns() });
+    }
+
+    let seen = stack.checked_timeline().await.unwrap();
+    let end = now_ns();
+    let wanted = demand.of(IMPORTANT).unwrap();
+    let running = seen.running_of(IMPORTANT);
+    let slowest = outages.iter().map(|outage| (outage.regained - outage.killed) / MS).max().unwrap_or(0);
+    println!("{kills} kills, success regained within {slowest} ms, {} events", seen.events().len());
+
+    // While nobody schedules, what was wanted at any time of the outage excuses what runs.
+    let since = |at: Nanos| {
+        let outage = outages.iter().find(|outage| (outage.killed..outage.regained).contains(&at));
+        outage.map_or(at, |outage| outage.killed) - FALL_GRACE_NS
+    };
+    let least = |at| wanted.min_in(since(at), at + RECEIPT_LAG_NS);
+    let most = |at| wanted.max_in(since(at), at + RECEIPT_LAG_NS);
+    let mut wrong = seen.stopped_below(IMPORTANT, least);
+    wrong.extend(seen.stopped_below(FILL, |at| SLOTS - most(at)));
+    let ends = outages.iter().skip(1).map(|next| next.killed).chain([end]);
+    for (outage, next) in outages.iter().zip(ends) {
+        let most_wanted = wanted.max_in(outage.killed - FALL_GRACE_NS, outage.regained + RECEIPT_LAG_NS);
+        let breaches = Timeline::more_than(&running, most_wanted, outage.killed, outage.regained);
+        wrong.extend(breaches.iter().map(Breach::to_string));
+        let breaches = Timeline::more_than_wanted(&running, &wanted, FALL_GRACE_NS, outage.regained, next);
+        wrong.extend(breaches.iter().map(Breach::to_string));
+    }
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+}
