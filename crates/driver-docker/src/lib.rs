@@ -1,1 +1,32 @@
-//! TODO
+//! The driver for a Docker engine: one daemon, with one or several instances of the pool on it.
+//!
+//! # Which containers are ours
+//!
+//! A container of the cluster carries the four labels of [`labels`](mod@labels), which is how it is found again. But
+//! the engine gives a container its image's labels too, and shows both alike: `docker commit` of one of our
+//! containers makes an image whose containers, whosever they are, seem to be ours. So labels count only where they
+//! can only be the container's own: a container is ours if it carries all four labels *and its image carries none
+//! of them*. An image never changes under its id, so that one look per image settles it. That no container of ours
+//! is ever made from an image that carries such a label is seen to by [`driver::Driver::prepare`] and before the
+//! first start from an image. Where the image has been deleted from under a container and cannot be asked, the
+//! container has to have the very name that its labels give, which nothing inherits.
+//!
+//! # How a start waits for its room
+//!
+//! [`driver::Driver::start`] creates the container at once. Beside that it asks the engine to be told when the
+//! victim has ended (`POST /containers/{id}/wait`), which the engine answers the moment the process is gone, before
+//! it has cleaned up after it and before it answers the stop itself. The start goes out with that answer.
+//!
+//! Containers' health is not looked at: one that runs counts as running.
+
+mod config;
+mod connection;
+mod docker;
+mod error;
+mod events;
+mod labels;
+mod observe;
+mod spec;
+
+pub use config::{DockerConfig, DockerInstance, EngineAddress, EngineAddressError, Limits};
+pub use docker::DockerDriver;

@@ -1,0 +1,135 @@
+//! The connections to one engine.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bollard::errors::Error as EngineError;
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker, body_full};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
+use hyper::body::Incoming;
+use hyper::header::DATE;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use hyperlocal::UnixConnector;
+use tokio::sync::oneshot;
+
+use crate::config::{EngineAddress, Limits};
+
+/// bollard's own limit per call, in seconds. Every call here is bounded more tightly by its caller.
+const BACKSTOP_S: u64 = 86_400;
+/// A TCP connection on which nothing has come for this long is probed, so that one that a firewall has forgotten
+/// is noticed: the event stream may be silent for days.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Between two probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Unanswered probes that end the connection.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+type Answer = Result<Response<Incoming>, EngineError>;
+type Send = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Answer> + std::marker::Send + Sync>;
+
+/// Connects to one engine, anew for every call: an old connection may turn out to be dead only after the request
+/// went into it, and then nobody knows whether it was carried out.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// The scheme and authority of every request's URI.
+    base: String,
+    send: Send,
+    docker: Docker,
+}
+
+impl Connection {
+    /// Connects to nothing yet.
+    pub(crate) fn new(address: &EngineAddress, limits: &Limits) -> Self {
+        let (base, send) = match address {
+            EngineAddress::Unix(path) => {
+                let root = hyper::Uri::from(hyperlocal::Uri::new(path, "/")).to_string();
+                (root.trim_end_matches('/').to_owned(), sender(UnixConnector))
+            }
+            EngineAddress::Tcp(authority) => {
+                let mut connector = HttpConnector::new();
+                connector.set_nodelay(true);
+                connector.set_connect_timeout(Some(Duration::from_millis(limits.connect_ms)));
+                connector.set_keepalive(Some(KEEPALIVE));
+                connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+                connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+                (format!("http://{authority}"), sender(connector))
+            }
+        };
+        let docker = client(&base, {
+            let send = Arc::clone(&send);
+            move |request| send(request)
+        });
+        Self { base, send, docker }
+    }
+
+    /// The engine's API.
+    pub(crate) fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The engine's API for one streaming request, and a signal that comes once the engine has accepted it: the
+    /// stream itself says nothing before its first item.
+    pub(crate) fn docker_for_stream(&self) -> (Docker, oneshot::Receiver<()>) {
+        let (accepted, signal) = oneshot::channel();
+        let accepted = Arc::new(std::sync::Mutex::new(Some(accepted)));
+        let send = Arc::clone(&self.send);
+        let docker = client(&self.base, move |request| {
+            let accepted = Arc::clone(&accepted);
+            send(request).inspect_ok(move |response| {
+                let accepted = accepted.lock().expect("nothing panics while holding it").take();
+                if let Some(accepted) = accepted.filter(|_| response.status().is_success()) {
+                    // Nobody may be waiting any more.
+                    let _ = accepted.send(());
+                }
+            })
+        });
+        (docker, signal)
+    }
+
+    /// Whether the engine answers, and its clock if it tells (to the second).
+    pub(crate) async fn ping(&self) -> Result<Option<SystemTime>, EngineError> {
+        let request = Request::get(format!("{}/_ping", self.base)).body(body_full(Bytes::new()))?;
+        let response = (self.send)(request).await?;
+        if !response.status().is_success() {
+            return Err(EngineError::DockerResponseServerError {
+                status_code: response.status().as_u16(),
+                message: "the engine does not answer a ping".to_owned(),
+            });
+        }
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
+    }
+}
+
+fn sender<C: Connect + Clone + std::marker::Send + Sync + 'static>(connector: C) -> Send {
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    Arc::new(move |request| {
+        let answer = client.request(request).map_err(EngineError::from);
+        answer.and_then(|response| async { already_so(response) }).boxed()
+    })
+}
+
+/// bollard takes 304 for success, and with that the news that nothing had to be done would be lost.
+fn already_so(response: Response<Incoming>) -> Answer {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        return Err(EngineError::DockerResponseServerError {
+            status_code: response.status().as_u16(),
+            message: "it is so already".to_owned(),
+        });
+    }
+    Ok(response)
+}
+
+fn client<F, A>(base: &str, send: F) -> Docker
+where
+    F: Fn(BollardRequest) -> A + std::marker::Send + Sync + 'static,
+    A: Future<Output = Answer> + std::marker::Send + 'static,
+{
+    Docker::connect_with_custom_transport(send, Some(base), BACKSTOP_S, API_DEFAULT_VERSION)
+        .expect("it only stores what it is given")
+}

@@ -1,0 +1,511 @@
+//! The driver itself: what it asks of the engine, in which order, and how long it waits.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::errors::Error as EngineError;
+use bollard::models::ContainerStateStatusEnum as Status;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, KillContainerOptions,
+    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
+};
+use driver::{
+    Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome, Start,
+    Started, StopOptions,
+};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::config::DockerConfig;
+use crate::connection::Connection;
+use crate::error::{Errors, Refusal, chain};
+use crate::labels::{self, Identity};
+use crate::{events, spec};
+
+/// Creating again after what held the name is gone. Someone else would have to take the name in between, again and
+/// again, for it not to suffice.
+const CREATE_ATTEMPTS: usize = 3;
+/// How often a wait looks at its container itself, in milliseconds. What we suspend and what ends is known at once;
+/// this is for a container that somebody else suspends, and for a wait that broke.
+const LOOK_AGAIN_MS: u64 = 250;
+/// A stop counts as work for the engine for this many milliseconds: the signal has been sent long before, and from
+/// then on the engine only waits.
+const STOP_SIGNALLED_MS: u64 = 250;
+/// Suspensions that a waiting start may be behind by before it looks at its container instead.
+const SUSPENDED_BACKLOG: usize = 256;
+/// Networks that every engine has.
+const OWN_NETWORKS: [&str; 4] = ["bridge", "default", "host", "none"];
+
+/// The driver for one Docker engine.
+///
+/// Making one connects to nothing: an engine that is not there yet is an error of the calls, not of the start.
+pub struct DockerDriver {
+    pub(crate) config: DockerConfig,
+    pub(crate) errors: Errors,
+    pub(crate) connection: Connection,
+    /// Bounds the calls that change something.
+    changes: Semaphore,
+    /// Every container that we have suspended, for the starts that wait for its room.
+    suspended: broadcast::Sender<ContainerId>,
+    /// Images, as the specs name them, that have been found to carry none of our labels.
+    checked_images: Mutex<HashSet<String>>,
+    /// By the id of an image: whether it carries any of our labels.
+    pub(crate) labelled_images: Mutex<HashMap<String, bool>>,
+    /// How the containers ended that the last observation showed as ended.
+    pub(crate) exits: Mutex<HashMap<ContainerId, Exit>>,
+}
+
+/// What holds the name that a container is to be created under.
+enum Holder {
+    /// Nothing, any more.
+    Nobody,
+    /// The same container, created and not started.
+    Created(ContainerId),
+    /// The same container, and it runs.
+    Running(ContainerId),
+    /// An earlier container of ours, which has ended.
+    Ended(ContainerId),
+    /// Something that must not make way; in words.
+    Other(String),
+}
+
+/// A container that is ready to be started, or needs no start.
+enum Created {
+    Ready(ContainerId),
+    Running(ContainerId),
+}
+
+impl DockerDriver {
+    /// A driver for the engine that `config` names.
+    pub fn new(config: DockerConfig) -> Self {
+        let errors = Errors::new(&config.engine);
+        let connection = Connection::new(&config.engine, &config.limits);
+        let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
+        let (suspended, _) = broadcast::channel(SUSPENDED_BACKLOG);
+        Self {
+            config,
+            errors,
+            connection,
+            changes,
+            suspended,
+            checked_images: Mutex::default(),
+            labelled_images: Mutex::default(),
+            exits: Mutex::default(),
+        }
+    }
+
+    /// Asks something that changes nothing. Does not queue behind what changes something.
+    pub(crate) async fn ask<T>(
+        &self,
+        call: &'static str,
+        question: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<Result<T, Refusal>, DriverError> {
+        self.bounded(call, self.config.limits.observe_ms, question).await
+    }
+
+    /// Has something changed, in its turn.
+    async fn change<T>(
+        &self,
+        call: &'static str,
+        change: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<Result<T, Refusal>, DriverError> {
+        let _permit = self.permit().await?;
+        self.bounded(call, self.config.limits.change_ms, change).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        call: &'static str,
+        limit_ms: u64,
+        request: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<Result<T, Refusal>, DriverError> {
+        match timeout(Duration::from_millis(limit_ms), request).await {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(error)) => self.errors.sort(call, error).map(Err),
+            Err(_) => Err(self.errors.outcome_unknown(call, format!("no answer within {limit_ms} ms"))),
+        }
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>, DriverError> {
+        let limits = &self.config.limits;
+        match timeout(Duration::from_millis(limits.change_ms), self.changes.acquire()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(self.errors.not_asked(format!(
+                "all {} calls that may be under way at once have been for {} ms",
+                limits.parallel_calls, limits.change_ms
+            ))),
+        }
+    }
+
+    /// Refuses an image that would give its containers our labels.
+    async fn check_image(
+        &self,
+        call: &'static str,
+        image: &str,
+    ) -> Result<bollard::models::ImageInspect, DriverError> {
+        let found = match self.ask(call, self.connection.docker().inspect_image(image)).await? {
+            Ok(found) => found,
+            Err(Refusal { status: 404, .. }) => {
+                let message = format!(
+                    "image {image} is not on the engine, and nothing is pulled: build, load or pull it there"
+                );
+                return Err(self.errors.rejected(call, "image_missing", message));
+            }
+            Err(refusal) => return Err(self.errors.refused(call, refusal)),
+        };
+        let image_labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        if let Some(label) = image_labels.and_then(labels::first_of_ours) {
+            let message = format!(
+                "image {image} carries the label {label}, which belongs to containers only: build it without"
+            );
+            return Err(self.errors.rejected(call, "bad_spec", message));
+        }
+        self.checked_images.lock().expect("nothing panics while holding it").insert(image.to_owned());
+        Ok(found)
+    }
+
+    async fn check_network(&self, call: &'static str, network: &str) -> Result<(), DriverError> {
+        let inspect = self.connection.docker().inspect_network(network, None::<InspectNetworkOptions>);
+        match self.ask(call, inspect).await? {
+            Ok(_) => Ok(()),
+            Err(Refusal { status: 404, .. }) => {
+                let message = format!("there is no network {network} on the engine: create it there");
+                Err(self.errors.rejected(call, "bad_spec", message))
+            }
+            Err(refusal) => Err(self.errors.refused(call, refusal)),
+        }
+    }
+
+    async fn create(&self, identity: &Identity, start: &Start) -> Result<Created, DriverError> {
+        const CALL: &str = "start";
+        let image = &start.spec.image;
+        let checked = self.checked_images.lock().expect("nothing panics while holding it").contains(image);
+        if !checked {
+            self.check_image(CALL, image).await?;
+        }
+        let name = identity.name(start.ordinal);
+        let docker = self.connection.docker();
+        for _ in 0..CREATE_ATTEMPTS {
+            let options = CreateContainerOptionsBuilder::new().name(&name).build();
+            let body = spec::create_body(&start.spec, identity);
+            match self.change(CALL, docker.create_container(Some(options), body)).await? {
+                Ok(created) => return Ok(Created::Ready(ContainerId::new(created.id))),
+                Err(Refusal { status: 409, .. }) => {}
+                Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
+            }
+            match self.holder(&name, identity).await? {
+                Holder::Nobody => {}
+                Holder::Created(id) => return Ok(Created::Ready(id)),
+                Holder::Running(id) => return Ok(Created::Running(id)),
+                Holder::Ended(id) => {
+                    self.remove(&id).await?;
+                }
+                Holder::Other(what) => {
+                    return Err(self.errors.rejected(
+                        CALL,
+                        "conflict",
+                        format!("the name {name} is taken by {what}"),
+                    ));
+                }
+            }
+        }
+        let message = format!("the name {name} was taken again each time that it had become free");
+        Err(self.errors.rejected(CALL, "conflict", message))
+    }
+
+    async fn holder(&self, name: &str, identity: &Identity) -> Result<Holder, DriverError> {
+        const CALL: &str = "start";
+        let inspect = self.connection.docker().inspect_container(name, None::<InspectContainerOptions>);
+        let found = match self.ask(CALL, inspect).await? {
+            Ok(found) => found,
+            Err(Refusal { status: 404, .. }) => return Ok(Holder::Nobody),
+            Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
+        };
+        let id = ContainerId::new(found.id.unwrap_or_default());
+        let its_labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let its_image = found.image.unwrap_or_default();
+        let Some(its_identity) = Identity::from_labels(&its_labels) else {
+            return Ok(Holder::Other(format!("container {id}, which is not ours")));
+        };
+        // The name agrees already, or there would have been no conflict.
+        if self.image_is_labelled(CALL, &its_image).await? == Some(true) {
+            return Ok(Holder::Other(format!("container {id}, whose image carries our labels")));
+        }
+        if (&its_identity.cluster, &its_identity.service, &its_identity.instance)
+            != (&identity.cluster, &identity.service, &identity.instance)
+        {
+            return Ok(Holder::Other(format!(
+                "container {id} of service {} on instance {} in cluster {}",
+                its_identity.service, its_identity.instance, its_identity.cluster
+            )));
+        }
+        Ok(match found.state.and_then(|state| state.status) {
+            Some(Status::EXITED | Status::DEAD) => Holder::Ended(id),
+            Some(Status::REMOVING) => Holder::Other(format!("container {id}, which is being removed")),
+            _ if its_identity.generation != identity.generation => {
+                Holder::Other(format!("container {id} of generation {}", its_identity.generation))
+            }
+            Some(Status::CREATED) => Holder::Created(id),
+            Some(Status::RUNNING) => Holder::Running(id),
+            Some(Status::PAUSED) => Holder::Other(format!("container {id}, which is suspended")),
+            _ => Holder::Other(format!("container {id}, which is on its way")),
+        })
+    }
+
+    /// Ends when the container has left its room: it has ended, is suspended, or is gone.
+    async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
+        let mut notices = self.suspended.subscribe();
+        let suspended_by_us = async {
+            loop {
+                match notices.recv().await {
+                    Ok(suspended) if suspended == *id => return,
+                    // Looking again makes up for what was missed.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+                }
+            }
+        };
+        let looked_at = async {
+            loop {
+                if !matches!(self.status("start", id).await?, Some(Status::RUNNING | Status::RESTARTING)) {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+            }
+        };
+        let left = async {
+            tokio::select! {
+                _ = self.ended(id, "not-running") => Ok(()),
+                () = suspended_by_us => Ok(()),
+                looked = looked_at => looked,
+            }
+        };
+        let waited_ms = self.config.limits.after_ms;
+        timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
+            Err(DriverError::Timeout {
+                engine: self.errors.engine.clone(),
+                container: id.to_string(),
+                waited_ms,
+            })
+        })
+    }
+
+    /// Ends when the engine reports the container's end, by its own condition: `not-running` holds for one that has
+    /// ended before, `next-exit` does not. `Already` is for one that is gone. A wait that breaks never ends.
+    async fn ended(&self, id: &ContainerId, condition: &str) -> Outcome {
+        let options = WaitContainerOptionsBuilder::new().condition(condition).build();
+        let mut answers = pin!(self.connection.docker().wait_container(id.as_str(), Some(options)));
+        match answers.next().await {
+            // An exit code other than 0 is an error to bollard.
+            Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => Outcome::Done,
+            Some(Err(EngineError::DockerResponseServerError { status_code: 404, .. })) => Outcome::Already,
+            Some(Err(error)) => {
+                debug!(container = %id, "waiting for its end broke: {}", chain(&error));
+                std::future::pending().await
+            }
+            None => {
+                debug!(container = %id, "waiting for its end broke: no answer");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// `None` for a container that is gone.
+    async fn status(&self, call: &'static str, id: &ContainerId) -> Result<Option<Status>, DriverError> {
+        let inspect =
+            self.connection.docker().inspect_container(id.as_str(), None::<InspectContainerOptions>);
+        match self.ask(call, inspect).await? {
+            Ok(found) => Ok(Some(found.state.and_then(|state| state.status).unwrap_or(Status::EMPTY))),
+            Err(Refusal { status: 404, .. }) => Ok(None),
+            Err(refusal) => Err(self.errors.refused(call, refusal)),
+        }
+    }
+
+    /// Sends the stop signal; `None` if the container has not ended when its grace is over.
+    async fn ask_to_stop(&self, id: &ContainerId, grace_ms: u64) -> Result<Option<Outcome>, DriverError> {
+        const CALL: &str = "stop";
+        let mut permit = Some(self.permit().await?);
+        // Should we be gone by then, the engine itself ends it soon after its grace.
+        let engine_grace_s = i32::try_from(grace_ms.div_ceil(1_000).saturating_add(1)).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(engine_grace_s).build();
+        let mut asked = pin!(self.connection.docker().stop_container(id.as_str(), Some(options)));
+        // The engine tells of the end before it has cleaned up, and answers the stop after that.
+        let mut ended = pin!(self.ended(id, "next-exit"));
+        let mut signalled = pin!(sleep(Duration::from_millis(STOP_SIGNALLED_MS)));
+        let mut grace = pin!(sleep(Duration::from_millis(grace_ms)));
+        loop {
+            tokio::select! {
+                outcome = &mut ended => return Ok(Some(outcome)),
+                answer = &mut asked => return match answer {
+                    Ok(()) => Ok(Some(Outcome::Done)),
+                    Err(error) => match self.errors.sort(CALL, error)? {
+                        Refusal { status: 304 | 404, .. } => Ok(Some(Outcome::Already)),
+                        refusal => Err(self.errors.refused(CALL, refusal)),
+                    },
+                },
+                () = &mut signalled, if permit.is_some() => permit = None,
+                () = &mut grace => return Ok(None),
+            }
+        }
+    }
+
+    /// SIGKILL, and its effect.
+    async fn kill(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
+        const CALL: &str = "stop";
+        let kill = self.connection.docker().kill_container(id.as_str(), None::<KillContainerOptions>);
+        match self.change(CALL, kill).await? {
+            Ok(()) => {}
+            // It does not run, or is gone.
+            Err(Refusal { status: 404 | 409, .. }) => return Ok(Outcome::Already),
+            Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
+        }
+        let limit_ms = self.config.limits.change_ms;
+        let ended = timeout(Duration::from_millis(limit_ms), self.ended(id, "not-running")).await;
+        ended.map(|_| Outcome::Done).map_err(|_| {
+            let message = format!("container {id} has not ended within {limit_ms} ms of SIGKILL");
+            self.errors.outcome_unknown(CALL, message)
+        })
+    }
+}
+
+#[async_trait]
+impl Driver for DockerDriver {
+    fn name(&self) -> &str {
+        &self.errors.engine
+    }
+
+    fn instances(&self) -> Vec<String> {
+        self.config.instances.iter().map(|instance| instance.name.clone()).collect()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { freeze: true, idempotent_start: true }
+    }
+
+    async fn observe(&self) -> Result<Observation, DriverError> {
+        let limit_ms = self.config.limits.observe_ms;
+        timeout(Duration::from_millis(limit_ms), self.observation()).await.unwrap_or_else(|_| {
+            Err(self.errors.outcome_unknown("observe", format!("not done within {limit_ms} ms")))
+        })
+    }
+
+    fn events(&self) -> BoxStream<'static, Event> {
+        events::follow(self.connection.clone(), self.errors.clone(), &self.config.cluster)
+    }
+
+    async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
+        const CALL: &str = "prepare";
+        let image = self.check_image(CALL, &spec.image).await?;
+        let has_words = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
+        let runs = has_words(&spec.command)
+            || image.config.is_some_and(|config| has_words(&config.entrypoint) || has_words(&config.cmd));
+        if !runs {
+            let message = format!("image {} says nothing about what to run: give a command", spec.image);
+            return Err(self.errors.rejected(CALL, "bad_spec", message));
+        }
+        if let Some(network) = spec.network.as_deref().filter(|network| !OWN_NETWORKS.contains(network)) {
+            self.check_network(CALL, network).await?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, start: &Start, after: Option<&ContainerId>) -> Result<Started, DriverError> {
+        const CALL: &str = "start";
+        let identity = Identity::of_start(&self.config.cluster, start);
+        let mut left = pin!(async {
+            match after {
+                Some(id) => self.left(id).await,
+                None => Ok(()),
+            }
+        });
+        let mut has_left = false;
+        let mut creating = pin!(self.create(&identity, start));
+        let created = loop {
+            tokio::select! {
+                created = &mut creating => break created?,
+                result = &mut left, if !has_left => {
+                    result?;
+                    has_left = true;
+                }
+            }
+        };
+        let id = match created {
+            Created::Running(id) => return Ok(Started { id, already: true }),
+            Created::Ready(id) => id,
+        };
+        if !has_left {
+            left.await?;
+        }
+        let starting = self.connection.docker().start_container(id.as_str(), None::<StartContainerOptions>);
+        match self.change(CALL, starting).await? {
+            Ok(()) => Ok(Started { id, already: false }),
+            Err(Refusal { status: 304, .. }) => Ok(Started { id, already: true }),
+            Err(refusal) => Err(self.errors.refused(CALL, refusal)),
+        }
+    }
+
+    async fn stop(&self, id: &ContainerId, options: StopOptions) -> Result<Outcome, DriverError> {
+        if options.grace_ms == 0 {
+            return self.kill(id).await;
+        }
+        if let Some(outcome) = self.ask_to_stop(id, options.grace_ms).await? {
+            return Ok(outcome);
+        }
+        // Whether the signal or the kill ended it, we did.
+        self.kill(id).await.map(|_| Outcome::Done)
+    }
+
+    async fn freeze(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
+        const CALL: &str = "freeze";
+        match self.change(CALL, self.connection.docker().pause_container(id.as_str())).await? {
+            Ok(()) => {
+                // Nobody may be waiting for it.
+                let _ = self.suspended.send(id.clone());
+                Ok(Outcome::Done)
+            }
+            Err(refusal) => match self.status(CALL, id).await? {
+                None | Some(Status::PAUSED | Status::EXITED | Status::DEAD | Status::REMOVING) => {
+                    Ok(Outcome::Already)
+                }
+                Some(_) => Err(self.errors.refused(CALL, refusal)),
+            },
+        }
+    }
+
+    async fn thaw(&self, id: &ContainerId, after: Option<&ContainerId>) -> Result<Outcome, DriverError> {
+        const CALL: &str = "thaw";
+        if let Some(after) = after {
+            self.left(after).await?;
+        }
+        match self.change(CALL, self.connection.docker().unpause_container(id.as_str())).await? {
+            Ok(()) => Ok(Outcome::Done),
+            Err(refusal) => match self.status(CALL, id).await? {
+                Some(Status::RUNNING) => Ok(Outcome::Already),
+                None | Some(_) => Err(self.errors.refused(CALL, refusal)),
+            },
+        }
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
+        const CALL: &str = "remove";
+        // Its anonymous volumes go with it: nobody else knows of them.
+        let options = RemoveContainerOptionsBuilder::new().v(true).force(false).build();
+        match self.change(CALL, self.connection.docker().remove_container(id.as_str(), Some(options))).await?
+        {
+            Ok(()) => Ok(Outcome::Done),
+            Err(Refusal { status: 404, .. }) => Ok(Outcome::Already),
+            Err(refusal) => match self.status(CALL, id).await? {
+                // The engine is removing it, for another caller.
+                None | Some(Status::REMOVING) => Ok(Outcome::Already),
+                Some(_) => Err(self.errors.refused(CALL, refusal)),
+            },
+        }
+    }
+}
