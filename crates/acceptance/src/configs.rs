@@ -62,6 +62,8 @@ image = "{image}"
 demand = {{ source = "rng", key = "{IMPORTANT}" }}
 network = "{network}"
 stop_grace_ms = 1000
+read_only_root = true
+log = {{ driver = "json-file", options = {{ max-size = "1m", max-file = "1" }} }}
 
 [[service]]
 name = "{FILL}"
@@ -70,6 +72,8 @@ image = "{image}"
 fill = true
 network = "{network}"
 stop_grace_ms = 1000
+read_only_root = true
+log = {{ driver = "json-file", options = {{ max-size = "1m", max-file = "1" }} }}
 "#
         )
     }

@@ -124,10 +124,10 @@ async fn the_edges_are_as_the_contract_says() {
 
     let put = || stack.demand_rng.request(Method::PUT, "/v1/demand").header(CONTENT_TYPE, "application/json");
     found.problem("demand that is no JSON", put().body("{"), 400).await;
-    found.problem("demand of the wrong shape", put().body(r#"{"demand": 4}"#), 422).await;
-    found.problem("demand with an unknown key", put().body(r#"{"demand": {}, "wish": 1}"#), 422).await;
+    found.problem("demand of the wrong shape", put().body(r#"{"demand": 4}"#), 400).await;
+    found.problem("demand with an unknown key", put().body(r#"{"demand": {}, "wish": 1}"#), 400).await;
     let vast = format!(r#"{{"demand": {{"{IMPORTANT}": 1000001}}}}"#);
-    found.problem("demand beyond a million", put().body(vast), 422).await;
+    found.problem("demand beyond a million", put().body(vast), 400).await;
     found.problem("a body beyond the limit", put().body("x".repeat(200_000)), 413).await;
     let limit = stack.scheduler.anonymous(Method::GET, "/v1/decisions?limit=none");
     found.problem("a limit that is no number", limit, 400).await;
