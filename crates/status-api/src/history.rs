@@ -1,0 +1,310 @@
+//! The last minutes in memory: what the page's charts begin with.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api_types::Timestamp;
+use api_types::history::{History, Sample, ServiceSample};
+use api_types::snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::hub::Published;
+
+/// No two samples are nearer: the stream's own 20 a second.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// While nothing changes there is a sample this often, so that whoever reads can tell silence from constancy.
+pub const INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Samples further apart than this (the process was stopped, or starved) leave a gap between them.
+const GAP_AFTER_MS: u64 = 3_000;
+/// The most counts of services in all samples together: some 4 MiB here, and 14 MiB as the JSON of an answer.
+const COUNTS_MAX: usize = 200_000;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Samples older than this are dropped.
+    pub window_ms: u64,
+    /// More samples than this are not kept.
+    pub samples_max: usize,
+}
+
+/// The samples of the last minutes. Pure: times are passed in.
+#[derive(Debug)]
+pub struct Ring {
+    limits: Limits,
+    samples: VecDeque<Kept>,
+    counts: usize,
+    /// Shared by all samples from one set of services.
+    names: Arc<[String]>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    at_ms: u64,
+    live: bool,
+    success: Option<bool>,
+    usable_slots: u64,
+    names: Arc<[String]>,
+    /// In the order of `names`; empty while not live.
+    counts: Box<[ServiceSample]>,
+}
+
+impl Ring {
+    /// An empty ring.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, samples: VecDeque::new(), counts: 0, names: Arc::new([]) }
+    }
+
+    /// Keeps what holds at `now`, which is not before the last sample.
+    pub fn push(&mut self, snapshot: &Snapshot, now: Timestamp) {
+        let at_ms = now.epoch_ms();
+        if let Some(last) = self.samples.back()
+            && last.live
+            && at_ms.saturating_sub(last.at_ms) > GAP_AFTER_MS
+        {
+            let unwatched_ms = last.at_ms + millis(INTERVAL_MAX);
+            let usable_slots = last.usable_slots;
+            self.keep(Kept {
+                at_ms: unwatched_ms,
+                live: false,
+                success: None,
+                usable_slots,
+                names: Arc::clone(&self.names),
+                counts: Box::default(),
+            });
+        }
+        let live = snapshot.source.as_ref().is_none_or(|source| source.live);
+        if !self.names.iter().eq(snapshot.services.iter().map(|service| &service.name)) {
+            self.names = snapshot.services.iter().map(|service| service.name.clone()).collect();
+        }
+        let services = if live { &snapshot.services[..] } else { &[] };
+        self.keep(Kept {
+            at_ms,
+            live,
+            success: snapshot.success,
+            usable_slots: snapshot.usable_capacity.slots,
+            names: Arc::clone(&self.names),
+            counts: services
+                .iter()
+                .map(|service| ServiceSample {
+                    demand: service.demand,
+                    starting: service.starting,
+                    running: service.running,
+                    stopping: service.stopping,
+                    frozen: service.frozen,
+                })
+                .collect(),
+        });
+    }
+
+    fn keep(&mut self, sample: Kept) {
+        let oldest_ms = sample.at_ms.saturating_sub(self.limits.window_ms);
+        self.counts += sample.counts.len();
+        self.samples.push_back(sample);
+        while let Some(first) = self.samples.front()
+            && self.samples.len() > 1
+            && (first.at_ms < oldest_ms
+                || self.samples.len() > self.limits.samples_max
+                || self.counts > COUNTS_MAX)
+        {
+            self.counts -= first.counts.len();
+            self.samples.pop_front();
+        }
+    }
+
+    /// The samples of the last `window_ms` before `now`, preceded by the one that still held when they began.
+    /// Without `window_ms`, or with more than is kept: all.
+    pub fn window(&self, window_ms: Option<u64>, now: Timestamp) -> History {
+        let window_ms = window_ms.unwrap_or(u64::MAX).min(self.limits.window_ms);
+        let from_ms = now.epoch_ms().saturating_sub(window_ms);
+        let first = self.samples.partition_point(|sample| sample.at_ms <= from_ms).saturating_sub(1);
+        let samples = self.samples.range(first..);
+
+        // The newest set of services leads; what was there only earlier follows.
+        let mut services: Vec<String> = Vec::new();
+        let mut merged: Option<&Arc<[String]>> = None;
+        for sample in samples.clone().rev() {
+            if merged.is_some_and(|names| Arc::ptr_eq(names, &sample.names)) {
+                continue;
+            }
+            merged = Some(&sample.names);
+            for name in sample.names.iter() {
+                if !services.contains(name) {
+                    services.push(name.clone());
+                }
+            }
+        }
+        let samples = samples
+            .map(|sample| Sample {
+                at: Timestamp::from_epoch_ms(sample.at_ms),
+                live: sample.live,
+                success: sample.success,
+                usable_slots: sample.usable_slots,
+                services: services.iter().map(|name| sample.count(name)).collect(),
+            })
+            .collect();
+        History { window_ms, services, samples }
+    }
+}
+
+impl Kept {
+    fn count(&self, service: &str) -> Option<ServiceSample> {
+        let at = self.names.iter().position(|name| name == service)?;
+        self.counts.get(at).copied()
+    }
+}
+
+/// Samples what is published until `shutdown`.
+pub async fn sample(
+    ring: Arc<Mutex<Ring>>,
+    mut newest: watch::Receiver<Option<Arc<Published>>>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
+    loop {
+        if let Some(published) = newest.borrow_and_update().clone() {
+            ring.lock().unwrap_or_else(PoisonError::into_inner).push(&published.snapshot, clock.now());
+        }
+        let next = async {
+            tokio::time::sleep(INTERVAL_MIN).await;
+            // Both outcomes mean a sample: something has changed, or nothing for long enough.
+            let _ = tokio::time::timeout(INTERVAL_MAX.saturating_sub(INTERVAL_MIN), newest.changed()).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = next => {}
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use api_types::snapshot::Source;
+    use service_kit::health::Readiness;
+
+    use super::*;
+    use crate::hub::Hub;
+    use crate::testing::snapshot;
+
+    const LIMITS: Limits = Limits { window_ms: 10_000, samples_max: 100 };
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_epoch_ms(ms)
+    }
+
+    fn times(history: &History) -> Vec<u64> {
+        history.samples.iter().map(|sample| sample.at.epoch_ms()).collect()
+    }
+
+    #[test]
+    fn a_lost_scheduler_leaves_a_gap_not_its_last_counts() {
+        let mut ring = Ring::new(LIMITS);
+        ring.push(&snapshot("a", 1), at(0));
+        let mut lost = snapshot("a", 1);
+        lost.success = None;
+        lost.source = Some(Source { live: false, since: at(500), reason: None });
+        ring.push(&lost, at(500));
+        let history = ring.window(None, at(600));
+        assert_eq!(history.services, ["priority1", "priority2"]);
+        assert_eq!(history.samples[0].services[0].unwrap().running, 4);
+        assert_eq!((history.samples[1].live, history.samples[1].success), (false, None));
+        assert_eq!(history.samples[1].services, [None, None]);
+    }
+
+    #[test]
+    fn a_time_in_which_nobody_watched_is_a_gap() {
+        let mut ring = Ring::new(LIMITS);
+        ring.push(&snapshot("a", 1), at(0));
+        ring.push(&snapshot("a", 2), at(3_000));
+        ring.push(&snapshot("a", 3), at(9_000));
+        let history = ring.window(None, at(9_000));
+        assert_eq!(times(&history), [0, 3_000, 4_000, 9_000]);
+        let live: Vec<_> = history.samples.iter().map(|sample| sample.live).collect();
+        assert_eq!(live, [true, true, false, true]);
+    }
+
+    #[test]
+    fn a_window_begins_with_what_held_there() {
+        let mut ring = Ring::new(LIMITS);
+        for second in 0..10 {
+            ring.push(&snapshot("a", second), at(second * 1_000));
+        }
+        let history = ring.window(Some(2_500), at(9_000));
+        assert_eq!((history.window_ms, times(&history)), (2_500, vec![6_000, 7_000, 8_000, 9_000]));
+        let all = ring.window(Some(99_999), at(9_000));
+        assert_eq!((all.window_ms, all.samples.len()), (10_000, 10));
+        assert_eq!(Ring::new(LIMITS).window(None, at(9_000)).samples, []);
+    }
+
+    #[test]
+    fn it_is_bounded_by_time_by_samples_and_by_counts() {
+        let mut ring = Ring::new(LIMITS);
+        for second in 0..30 {
+            ring.push(&snapshot("a", second), at(second * 1_000));
+        }
+        assert_eq!(times(&ring.window(None, at(29_000)))[0], 19_000);
+        for step in 0..1_000 {
+            ring.push(&snapshot("a", step), at(30_000 + step));
+        }
+        assert_eq!(ring.samples.len(), 100);
+        assert_eq!(ring.counts, 200);
+
+        let mut wide = snapshot("a", 1);
+        wide.services = (0..COUNTS_MAX / 4)
+            .map(|number| {
+                let mut service = wide.services[0].clone();
+                service.name = format!("service-{number}");
+                service
+            })
+            .collect();
+        for step in 0..10 {
+            ring.push(&wide, at(40_000 + step));
+        }
+        assert_eq!((ring.samples.len(), ring.counts), (4, COUNTS_MAX));
+    }
+
+    #[test]
+    fn services_that_come_and_go_keep_their_columns_apart() {
+        let mut ring = Ring::new(LIMITS);
+        let mut other = snapshot("a", 2);
+        other.services[0].name = "renamed".to_owned();
+        ring.push(&snapshot("a", 1), at(0));
+        ring.push(&other, at(1_000));
+        let history = ring.window(None, at(1_000));
+        assert_eq!(history.services, ["renamed", "priority2", "priority1"]);
+        let there = |sample: &Sample| sample.services.iter().map(Option::is_some).collect::<Vec<_>>();
+        assert_eq!(there(&history.samples[0]), [false, true, true]);
+        assert_eq!(there(&history.samples[1]), [true, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn samples_come_with_changes_and_at_least_every_second() {
+        let clock = Clock::starting_at(at(0));
+        let hub = Hub::new(clock, Readiness::not_ready("test"));
+        let ring = Arc::new(Mutex::new(Ring::new(LIMITS)));
+        let shutdown = CancellationToken::new();
+        let sampler = tokio::spawn(sample(Arc::clone(&ring), hub.newest(), clock, shutdown.clone()));
+        let pass = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        pass(10).await;
+        for sequence in 0..5 {
+            hub.accept(snapshot("a", sequence)).unwrap();
+            pass(7).await;
+        }
+        pass(2_100).await;
+        hub.lose("cut".to_owned());
+        pass(5).await;
+        shutdown.cancel();
+        sampler.await.unwrap();
+        let history = ring.lock().unwrap().window(None, clock.now());
+        assert_eq!(times(&history), [50, 1_050, 2_050, 2_145]);
+        assert!(history.samples[2].live);
+        assert!(!history.samples[3].live);
+    }
+}

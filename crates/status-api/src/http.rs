@@ -1,0 +1,355 @@
+//! The endpoints.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
+use api_types::demand::{DemandDocument, HoldDemand};
+use api_types::generator::{Generator, GeneratorChange};
+use api_types::history::History;
+use api_types::problem::ProblemDocument;
+use api_types::snapshot::Snapshot;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use service_kit::auth::Operator;
+use service_kit::health::Readiness;
+use service_kit::metrics::MetricsHandle;
+use service_kit::problem::{Json, Problem, Query};
+use service_kit::sse::Streams;
+use tower_http::compression::CompressionLayer;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::clock::Clock;
+use crate::history::Ring;
+use crate::hub::Hub;
+use crate::page;
+use crate::upstream::Upstream;
+
+/// What the handlers work with.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The newest document.
+    pub hub: Arc<Hub>,
+    /// The same as a stream.
+    pub streams: Streams,
+    /// The last minutes.
+    pub history: Arc<Mutex<Ring>>,
+    /// The clock of the history.
+    pub clock: Clock,
+    /// The scheduler.
+    pub scheduler: Upstream,
+    /// The demand source, if it is one to play with.
+    pub demand: Option<Upstream>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "status-api",
+        description = "What people and browsers use of Force12: snapshots, history, decisions, and controls that are passed on.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    modifiers(&Token)
+)]
+struct Document;
+
+/// Describes the operator's token.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("the operator's token; not needed where none is configured and the service listens on loopback"))
+            .build();
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("operator", SecurityScheme::Http(bearer));
+    }
+}
+
+/// All endpoints.
+pub fn router(app: App, operator: &Operator, readiness: Readiness, metrics: MetricsHandle) -> Router {
+    Router::new()
+        .merge(reads().split_for_parts().0)
+        .merge(page::routes())
+        .layer(CompressionLayer::new())
+        .merge(streams().split_for_parts().0)
+        .merge(changes().split_for_parts().0.layer(operator.layer()))
+        .with_state(app)
+        .merge(service_kit::health::routes("status-api", readiness, metrics, openapi()))
+}
+
+/// The OpenAPI document, as it is served and kept in the repository.
+pub fn openapi() -> String {
+    let router = OpenApiRouter::with_openapi(Document::openapi());
+    service_kit::generated::pretty(&router.merge(reads()).merge(streams()).merge(changes()).into_openapi())
+}
+
+fn reads() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(snapshot))
+        .routes(routes!(history))
+        .routes(routes!(decisions))
+        .routes(routes!(demand))
+        .routes(routes!(generator))
+}
+
+/// Apart from the other reads, since compression would hold events back.
+fn streams() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(stream))
+}
+
+fn changes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(cordon))
+        .routes(routes!(uncordon))
+        .routes(routes!(drain))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(hold_demand, release_demand))
+        .routes(routes!(change_generator))
+}
+
+/// The newest snapshot, as the stream carries it.
+#[utoipa::path(get, path = "/v1/snapshot", responses(
+    (status = 200, description = "the newest snapshot", body = Snapshot),
+    (status = 503, description = "none was heard yet", body = ProblemDocument),
+))]
+async fn snapshot(State(app): State<App>) -> Result<Response, Problem> {
+    let newest = app.hub.newest().borrow().clone();
+    let published = newest.ok_or_else(|| {
+        Problem::unavailable(
+            "the scheduler has not been heard yet; is it running, and is scheduler_url right?",
+        )
+        .with_code("not-ready")
+    })?;
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, published.json.clone()).into_response())
+}
+
+/// Snapshots as server-sent events: the newest at once, then each new one, at most 20 a second.
+///
+/// Resumed with `Last-Event-ID`, nothing is sent until there is something newer than that.
+#[utoipa::path(get, path = "/v1/stream", responses(
+    (status = 200, description = "events, each with a snapshot as its data", body = Snapshot, content_type = "text/event-stream"),
+    (status = 503, description = "too many streams are open", body = ProblemDocument),
+))]
+async fn stream(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    app.streams.open(&headers)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Window {
+    /// How far back, in milliseconds. Left out, or more than is kept: all that is kept.
+    window_ms: Option<u64>,
+}
+
+/// The counts of the last minutes, with gaps where the scheduler was not heard.
+#[utoipa::path(get, path = "/v1/history", params(Window), responses(
+    (status = 200, description = "samples, oldest first", body = History),
+    (status = 400, description = "the query is not understood", body = ProblemDocument),
+))]
+async fn history(State(app): State<App>, Query(window): Query<Window>) -> Response {
+    let history =
+        app.history.lock().unwrap_or_else(PoisonError::into_inner).window(window.window_ms, app.clock.now());
+    ([(CACHE_CONTROL, "no-store")], Json(history)).into_response()
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    /// Only those that are about this service.
+    service: Option<String>,
+    /// How many at most; 1 to 500.
+    limit: Option<usize>,
+    /// Only older ones than this sequence: `next_before` of the answer before.
+    before: Option<u64>,
+}
+
+/// The latest decisions, newest first, passed on from the scheduler.
+#[utoipa::path(get, path = "/v1/decisions", params(Page), responses(
+    (status = 200, description = "decisions, newest first", body = Decisions),
+    (status = 400, description = "the query is not understood", body = ProblemDocument),
+    (status = 502, description = "the scheduler's answer cannot be passed on", body = ProblemDocument),
+    (status = 503, description = "the scheduler does not answer", body = ProblemDocument),
+))]
+async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Result<Response, Problem> {
+    if page.limit.is_some_and(|limit| !(1..=DECISIONS_LIMIT_MAX).contains(&limit)) {
+        return Err(Problem::bad_request(format!("limit must be from 1 to {DECISIONS_LIMIT_MAX}")));
+    }
+    let query: Vec<(&str, String)> = [
+        ("service", page.service),
+        ("limit", page.limit.map(|limit| limit.to_string())),
+        ("before", page.before.map(|before| before.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+    .collect();
+    app.scheduler.pass(Method::GET, &["v1", "decisions"], &query, None, None).await
+}
+
+/// The demand now, passed on from the demand source that can be played with.
+#[utoipa::path(get, path = "/v1/demand", responses(
+    (status = 200, description = "the demand document", body = DemandDocument),
+    (status = 404, description = "there is no demand source to play with", body = ProblemDocument),
+    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument),
+    (status = 503, description = "it does not answer", body = ProblemDocument),
+))]
+async fn demand(State(app): State<App>) -> Result<Response, Problem> {
+    app.demand_source()?.pass(Method::GET, &["v1", "demand"], &[], None, None).await
+}
+
+/// How demand is generated, passed on from the demand source that can be played with.
+#[utoipa::path(get, path = "/v1/generator", responses(
+    (status = 200, description = "the settings", body = Generator),
+    (status = 404, description = "there is no demand source to play with", body = ProblemDocument),
+    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument),
+    (status = 503, description = "it does not answer", body = ProblemDocument),
+))]
+async fn generator(State(app): State<App>) -> Result<Response, Problem> {
+    app.demand_source()?.pass(Method::GET, &["v1", "generator"], &[], None, None).await
+}
+
+/// Starts nothing new on an instance.
+#[utoipa::path(post, path = "/v1/instances/{name}/cordon", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+async fn cordon(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.command(&headers, &["v1", "instances", &name, "cordon"]).await
+}
+
+/// Makes an instance ready again.
+#[utoipa::path(post, path = "/v1/instances/{name}/uncordon", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+async fn uncordon(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.command(&headers, &["v1", "instances", &name, "uncordon"]).await
+}
+
+/// Starts nothing new on an instance, and moves what runs there.
+#[utoipa::path(post, path = "/v1/instances/{name}/drain", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+async fn drain(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.command(&headers, &["v1", "instances", &name, "drain"]).await
+}
+
+/// Starts nothing new of a service.
+#[utoipa::path(post, path = "/v1/services/{name}/pause", params(("name" = String, Path, description = "the service")), responses(ChangeResponses), security(("operator" = [])))]
+async fn pause(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.command(&headers, &["v1", "services", &name, "pause"]).await
+}
+
+/// Undoes a pause.
+#[utoipa::path(post, path = "/v1/services/{name}/resume", params(("name" = String, Path, description = "the service")), responses(ChangeResponses), security(("operator" = [])))]
+async fn resume(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.command(&headers, &["v1", "services", &name, "resume"]).await
+}
+
+/// Holds demands at values.
+#[utoipa::path(put, path = "/v1/demand", request_body = HoldDemand, responses(ChangeResponses), security(("operator" = [])))]
+async fn hold_demand(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(hold): Json<HoldDemand>,
+) -> Result<Response, Problem> {
+    app.change(Method::PUT, "demand", &headers, Some(&hold)).await
+}
+
+/// Lets demands follow the generator again.
+#[utoipa::path(delete, path = "/v1/demand", responses(ChangeResponses), security(("operator" = [])))]
+async fn release_demand(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
+    app.change::<HoldDemand>(Method::DELETE, "demand", &headers, None).await
+}
+
+/// Changes how demand is generated.
+#[utoipa::path(put, path = "/v1/generator", request_body = GeneratorChange, responses(ChangeResponses), security(("operator" = [])))]
+async fn change_generator(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Json(change): Json<GeneratorChange>,
+) -> Result<Response, Problem> {
+    app.change(Method::PUT, "generator", &headers, Some(&change)).await
+}
+
+/// What every change may be answered with.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it only describes: the answers themselves are passed on as they are")]
+enum ChangeResponses {
+    /// Done; the body is that of the service behind.
+    #[response(status = 200)]
+    Done,
+    /// The body is not understood.
+    #[response(status = 400)]
+    BadRequest(ProblemDocument),
+    /// The operator's token is missing or wrong.
+    #[response(status = 401)]
+    Unauthorized(ProblemDocument),
+    /// Asked by a foreign page or name, or no token is configured.
+    #[response(status = 403)]
+    Forbidden(ProblemDocument),
+    /// There is no such thing.
+    #[response(status = 404)]
+    NotFound(ProblemDocument),
+    /// The answer of the service behind cannot be passed on.
+    #[response(status = 502)]
+    BadGateway(ProblemDocument),
+    /// The service behind does not answer.
+    #[response(status = 503)]
+    Unavailable(ProblemDocument),
+}
+
+impl App {
+    fn demand_source(&self) -> Result<&Upstream, Problem> {
+        self.demand.as_ref().ok_or_else(|| {
+            Problem::not_found(
+                "there is no demand source to play with: set demand_url in the config of status-api",
+            )
+            .with_code("no-demand-source")
+        })
+    }
+
+    async fn command(&self, headers: &HeaderMap, path: &[&str]) -> Result<Response, Problem> {
+        self.scheduler.pass(Method::POST, path, &[], headers.get(AUTHORIZATION), None).await
+    }
+
+    async fn change<T: Serialize>(
+        &self,
+        method: Method,
+        what: &str,
+        headers: &HeaderMap,
+        body: Option<&T>,
+    ) -> Result<Response, Problem> {
+        let source = self.demand_source()?;
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| {
+            tracing::error!(%error, "a body that was read cannot be written");
+            Problem::internal("the body could not be passed on")
+        })?;
+        source.pass(method, &["v1", what], &[], headers.get(AUTHORIZATION), body.map(Into::into)).await
+    }
+}

@@ -1,0 +1,180 @@
+//! Requests that are passed on to the services behind this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::problem::PROBLEM_JSON;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bytes::{Bytes, BytesMut};
+use reqwest::Url;
+use service_kit::problem::Problem;
+use tokio::sync::Semaphore;
+
+use crate::follow::chain;
+
+/// From the connection to the last byte; less than this service's own answers may take.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// The most bytes of an answer: 500 decisions of some 10 actions each take 2 MiB.
+const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most requests under way at a time to one service; with the bound on answers this bounds memory.
+const UNDER_WAY_MAX: usize = 32;
+/// Resolving and connecting, within one machine or one network.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The most bytes of one name in a path.
+const NAME_MAX_BYTES: usize = 255;
+
+/// A client that trusts the roots that come with it: an image FROM scratch has none of its own.
+pub fn client() -> Result<reqwest::Client, ClientError> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_MAX)
+        // What is configured is what is asked: no proxy of the environment, no redirect with the operator's token.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()?;
+    Ok(client)
+}
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The client cannot be built.
+    #[error("cannot build an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// A service behind this one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    name: &'static str,
+    base: Url,
+    client: reqwest::Client,
+    under_way: Arc<Semaphore>,
+}
+
+impl Upstream {
+    /// The service `name` (for people) at `base`.
+    pub fn new(name: &'static str, base: Url, client: reqwest::Client) -> Self {
+        Self { name, base, client, under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }
+    }
+
+    /// The URL of a path, given as its segments; `None` where a segment cannot be a name.
+    pub fn url(&self, segments: &[&str]) -> Option<Url> {
+        // A URL has no way to carry these as names: they would change the path.
+        if segments.iter().any(|name| matches!(*name, "" | "." | "..") || name.len() > NAME_MAX_BYTES) {
+            return None;
+        }
+        let mut url = self.base.clone();
+        url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
+        Some(url)
+    }
+
+    /// Passes a request on, with the caller's token, and its answer back. What the service itself refuses is passed
+    /// back as it is; 503 when it does not answer, 502 when its answer cannot be passed on.
+    pub async fn pass(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(&str, String)],
+        authorization: Option<&HeaderValue>,
+        body: Option<Bytes>,
+    ) -> Result<Response, Problem> {
+        let _place = self.under_way.try_acquire().map_err(|_| {
+            Problem::unavailable(format!(
+                "{UNDER_WAY_MAX} requests to {} are under way already; try again",
+                self.name
+            ))
+        })?;
+        let mut url = self.url(segments).ok_or_else(|| {
+            Problem::not_found(format!("no such name: {NAME_MAX_BYTES} bytes at most, and not empty"))
+        })?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.request(method, url).timeout(ANSWER_MAX);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        self.answer(response).await
+    }
+
+    async fn answer(&self, mut response: reqwest::Response) -> Result<Response, Problem> {
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE).cloned();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            if body.len() + chunk.len() > ANSWER_MAX_BYTES {
+                return Err(Problem::bad_gateway(format!(
+                    "{} answered with more than {ANSWER_MAX_BYTES} bytes; ask for less",
+                    self.name
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let is_json = kind.as_ref().is_some_and(|kind| {
+            kind.as_bytes().starts_with(b"application/json")
+                || kind.as_bytes().starts_with(PROBLEM_JSON.as_bytes())
+        });
+        // Anything else is not ours to serve from this origin: a redirect, a proxy's page.
+        if !(status == StatusCode::NO_CONTENT && body.is_empty()) && (!is_json || status.is_redirection()) {
+            return Err(Problem::bad_gateway(format!(
+                "{} answered {status} and not in JSON; is its URL in the config right?",
+                self.name
+            )));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(kind) = kind {
+            headers.insert(CONTENT_TYPE, kind);
+        }
+        Ok((status, headers, Body::from(body.freeze())).into_response())
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Problem {
+        // The URL is the operator's to know; a caller is told the name.
+        let error = error.without_url();
+        let text = chain(&error);
+        tracing::warn!(service = self.name, error = text, "a request could not be passed on");
+        let why = if error.is_timeout() {
+            format!("not within {} ms", ANSWER_MAX.as_millis())
+        } else if error.is_connect() {
+            "it cannot be connected to".to_owned()
+        } else {
+            "the connection broke".to_owned()
+        };
+        Problem::unavailable(format!("{} did not answer: {why}; try again", self.name)).with_code("upstream")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_change_the_path() {
+        let upstream =
+            Upstream::new("the scheduler", Url::parse("http://h:1/base/").unwrap(), client().unwrap());
+        let path = |name: &str| upstream.url(&["v1", "instances", name, "drain"]).map(|url| url.to_string());
+        assert_eq!(path("instance-1").unwrap(), "http://h:1/base/v1/instances/instance-1/drain");
+        assert_eq!(path("a/b?c#d%2f").unwrap(), "http://h:1/base/v1/instances/a%2Fb%3Fc%23d%252f/drain");
+        for refused in ["", ".", ".."] {
+            assert_eq!(path(refused), None);
+        }
+        assert_eq!(path(&"x".repeat(NAME_MAX_BYTES + 1)), None);
+    }
+}
