@@ -17,7 +17,7 @@ use crate::binaries::Binaries;
 use crate::configs;
 use crate::demand::DemandRecorder;
 use crate::engine::{CLUSTER_LABEL, Cleanup, Engine, STRANGER_LABEL, stranger};
-use crate::observer::Observer;
+use crate::observer::{Observer, now_ns};
 use crate::service::Service;
 use crate::timeline::{Nanos, Timeline, moment, short};
 
@@ -99,9 +99,8 @@ impl Stack {
         let engine = Engine::connect().await?;
         let binaries = Binaries::locate().await?;
         let directory = tempfile::tempdir()?;
-        // The process and the run make it this run's own on this machine; a leftover of an earlier boot's
-        // process of the same number is cleared away before anything starts.
-        let cluster = format!("acc-{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let cluster = format!("acc-{:x}-{}-{run}", now_ns() / 1_000_000_000, std::process::id());
         let mut cleanup = Cleanup::new(&cluster);
         let observer = Observer::follow(&engine, &cluster);
 
@@ -207,11 +206,12 @@ impl Stack {
         let timeline = self.observer.timeline()?;
         let mut wrong = timeline.started_twice();
         let all = timeline.running_total();
-        let over = Timeline::more_than(&all, SLOTS, 0, Nanos::MAX);
+        let now = now_ns();
+        let over = Timeline::more_than(&all, SLOTS, 0, now);
         wrong.extend(over.iter().map(|breach| format!("{}: {breach}", self.cluster)));
         for instance in INSTANCES {
             let here = timeline.running(|event| event.instance == instance);
-            let over = Timeline::more_than(&here, SLOTS_PER_INSTANCE, 0, Nanos::MAX);
+            let over = Timeline::more_than(&here, SLOTS_PER_INSTANCE, 0, now);
             wrong.extend(over.iter().map(|breach| format!("{instance}: {breach}")));
         }
         wrong.extend(self.touched_strangers().await?);
