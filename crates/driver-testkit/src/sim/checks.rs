@@ -60,7 +60,7 @@ impl History {
         &self.occupancy
     }
 
-    /// The most that was ever taken of an instance, each dimension by itself.
+    /// The most that one cluster ever took of an instance, each dimension by itself.
     pub fn peak(&self, instance: &str) -> Resources {
         let of_instance = self.occupancy.iter().filter(|occupancy| occupancy.instance == instance);
         of_instance.fold(Resources::ZERO, |peak, occupancy| Resources {

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use planner::Phase;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::container_name;
 use super::engine::SimEngine;
@@ -90,20 +90,17 @@ impl Client {
         F: Future<Output = Result<T, Refused>> + Send + 'static,
     {
         let call = about.call;
-        let (mut latency_ms, fault, outage) = {
-            let mut world = self.engine.world();
-            let outage = world.outage;
-            let (latency_ms, fault) = world.roll(call, about.subject, about.labelled);
-            (latency_ms, fault, outage)
-        };
+        let deadline = Instant::now() + limit;
+        let outage = self.engine.world().outage;
         match outage {
             Some(Outage::Refusing) => return Err(self.refuses().await),
-            Some(Outage::Silent) => return Err(self.is_silent(call, limit).await),
+            Some(Outage::Silent) => return Err(self.is_silent(call, deadline, limit).await),
             None => {}
         }
+        let (mut latency_ms, fault) = self.engine.world().roll(call, about.subject, about.labelled);
         match fault {
             Some(FaultKind::Refused) => return Err(self.refuses().await),
-            Some(FaultKind::Hang) => return Err(self.is_silent(call, limit).await),
+            Some(FaultKind::Hang) => return Err(self.is_silent(call, deadline, limit).await),
             Some(FaultKind::Rejected { code }) => {
                 sleep(Duration::from_millis(latency_ms)).await;
                 return Err(self.rejected(call, Refused { code, message: "as the test wants it".to_owned() }));
@@ -117,13 +114,13 @@ impl Client {
             // Nobody may be waiting any more; the work is done all the same.
             let _ = answer.send(work.await);
         });
-        let Ok(answer) = timeout(limit, answered).await else {
+        let Ok(answer) = timeout_at(deadline, answered).await else {
             return Err(self.no_answer(call, limit));
         };
         let outage = self.engine.world().outage;
         match outage {
             Some(Outage::Refusing) => return Err(self.broke_off(call)),
-            Some(Outage::Silent) => return Err(self.is_silent(call, limit).await),
+            Some(Outage::Silent) => return Err(self.is_silent(call, deadline, limit).await),
             None if fault == Some(FaultKind::AnswerLost) => return Err(self.broke_off(call)),
             None => {}
         }
@@ -137,8 +134,8 @@ impl Client {
         self.unreachable("connection refused")
     }
 
-    async fn is_silent(&self, call: Call, limit: Duration) -> DriverError {
-        sleep(limit).await;
+    async fn is_silent(&self, call: Call, deadline: Instant, limit: Duration) -> DriverError {
+        sleep_until(deadline).await;
         self.no_answer(call, limit)
     }
 
@@ -153,7 +150,7 @@ impl Client {
     fn in_doubt(&self, call: Call, message: &str) -> DriverError {
         if call.changes() {
             let (engine, message) = (self.name.clone(), message.to_owned());
-            DriverError::OutcomeUnknown { engine, call: call.name(), message }
+            DriverError::OutcomeUnknown { engine, call: call.of_driver(), message }
         } else {
             self.unreachable(message)
         }
@@ -164,7 +161,7 @@ impl Client {
     }
 
     fn rejected(&self, call: Call, Refused { code, message }: Refused) -> DriverError {
-        DriverError::Rejected { engine: self.name.clone(), call: call.name(), code, message }
+        DriverError::Rejected { engine: self.name.clone(), call: call.of_driver(), code, message }
     }
 
     fn limit(&self) -> Duration {
@@ -204,7 +201,7 @@ impl Client {
         self.request(about, limit, work).await
     }
 
-    /// Makes the container of this start, or finds the one that is there. `Err` of the inner result: it runs.
+    /// Makes the container of this start, or finds the one that is there.
     async fn create(&self, start: &Start) -> Result<Made, DriverError> {
         let unique = self.capabilities().idempotent_start;
         let name = container_name(&self.cluster, &start.service, &start.instance, start.ordinal);
@@ -295,7 +292,7 @@ impl Client {
         if self.capabilities().freeze {
             Ok(())
         } else {
-            Err(DriverError::Unsupported { engine: self.name.clone(), call: call.name() })
+            Err(DriverError::Unsupported { engine: self.name.clone(), call: call.of_driver() })
         }
     }
 }

@@ -46,11 +46,8 @@ pub struct SimContainerView {
 }
 
 impl SimEngine {
-    /// An engine without instances, images or containers. Its clock starts now, on tokio's time.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, on first use of anything that takes time.
+    /// An engine without instances, images or containers. Its clock starts now, on the time of the tokio runtime
+    /// in which this is called.
     pub fn new(name: impl Into<String>, config: SimConfig) -> Self {
         let name = name.into();
         let world = Mutex::new(World::new(&name, config));

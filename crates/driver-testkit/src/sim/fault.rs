@@ -22,8 +22,15 @@ pub enum Call {
 }
 
 impl Call {
-    /// The name, as in the driver trait; `create` for the first half of a start.
-    pub const fn name(self) -> &'static str {
+    /// The call of the driver trait that makes this request.
+    pub const fn of_driver(self) -> &'static str {
+        match self {
+            Self::Create => Self::Start.name(),
+            other => other.name(),
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Observe => "observe",
             Self::Prepare => "prepare",

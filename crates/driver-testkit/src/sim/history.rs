@@ -83,11 +83,13 @@ pub struct Entry {
     pub by: Actor,
 }
 
-/// How full an instance was after something changed on it.
+/// How full an instance was with one cluster's containers, after something changed on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Occupancy {
     /// Milliseconds since the engine was made.
     pub at_ms: u64,
+    /// Whose containers are counted.
+    pub cluster: String,
     /// The instance.
     pub instance: String,
     /// What its starting, running and stopping containers take, and the memory of its frozen ones.

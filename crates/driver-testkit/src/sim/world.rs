@@ -1,6 +1,6 @@
 //! The engine's state, and the one place where it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use driver::{ContainerId, Event, Exit, InstanceAvailability};
@@ -177,7 +177,11 @@ impl World {
         let entry =
             self.instances.entry(instance.to_owned()).or_insert(SimInstance { capacity, availability });
         entry.capacity = capacity;
-        self.note_occupancy(instance, None, false);
+        let labels = self.containers.values().filter_map(|container| container.subject.labels.as_ref());
+        let clusters: BTreeSet<String> = labels.map(|labels| labels.cluster.clone()).collect();
+        for cluster in clusters {
+            self.note_occupancy(&cluster, instance, None, false);
+        }
         self.untold.push((None, instance.to_owned()));
     }
 
@@ -209,21 +213,20 @@ impl World {
         deliveries
     }
 
-    /// What is taken of an instance, by whichever cluster.
-    pub(super) fn used(&self, instance: &str) -> Resources {
-        self.containers
-            .values()
-            .filter(|container| {
-                container.subject.labels.as_ref().is_some_and(|labels| labels.instance == instance)
-            })
-            .fold(Resources::ZERO, |used, container| {
-                let request = container.subject.request;
-                match container.phase {
-                    Phase::Starting | Phase::Running | Phase::Stopping => used.plus(request),
-                    Phase::Frozen => used.plus(request.when_frozen()),
-                    Phase::Created | Phase::Exited => used,
-                }
-            })
+    /// What a cluster takes of an instance. What others run there is no business of its capacity.
+    fn used(&self, cluster: &str, instance: &str) -> Resources {
+        let of_both = |container: &&SimContainer| {
+            let labels = container.subject.labels.as_ref();
+            labels.is_some_and(|labels| labels.cluster == cluster && labels.instance == instance)
+        };
+        self.containers.values().filter(of_both).fold(Resources::ZERO, |used, container| {
+            let request = container.subject.request;
+            match container.phase {
+                Phase::Starting | Phase::Running | Phase::Stopping => used.plus(request),
+                Phase::Frozen => used.plus(request.when_frozen()),
+                Phase::Created | Phase::Exited => used,
+            }
+        })
     }
 
     /// The container of that name.
@@ -254,24 +257,34 @@ impl World {
     fn note(&mut self, id: &ContainerId, what: Happening, by: Actor) {
         let subject = Arc::clone(&self.containers[id].subject);
         let at_ms = self.now_ms();
-        if let Some(instance) = subject.labels.as_ref().map(|labels| labels.instance.clone()) {
-            let takes = matches!(what, Happening::Starting | Happening::Thawed);
-            self.note_occupancy(&instance, Some(id.clone()), takes && by == Actor::Driver);
-        }
         if let Some(labels) = &subject.labels {
+            let takes = matches!(what, Happening::Starting | Happening::Thawed);
+            self.note_occupancy(
+                &labels.cluster,
+                &labels.instance,
+                Some(id.clone()),
+                takes && by == Actor::Driver,
+            );
             self.untold.push((Some(labels.cluster.clone()), subject.name.clone()));
         }
         self.history.push(Entry { at_ms, container: id.clone(), subject, what, by });
     }
 
-    fn note_occupancy(&mut self, instance: &str, container: Option<ContainerId>, taken_by_driver: bool) {
+    fn note_occupancy(
+        &mut self,
+        cluster: &str,
+        instance: &str,
+        container: Option<ContainerId>,
+        taken_by_driver: bool,
+    ) {
         // A container may carry the label of an instance that is no longer there; nothing bounds that.
         let Some(SimInstance { capacity, .. }) = self.instances.get(instance) else {
             return;
         };
-        let (used, capacity, at_ms) = (self.used(instance), *capacity, self.now_ms());
+        let (used, capacity, at_ms) = (self.used(cluster, instance), *capacity, self.now_ms());
         self.occupancy.push(Occupancy {
             at_ms,
+            cluster: cluster.to_owned(),
             instance: instance.to_owned(),
             used,
             capacity,
