@@ -1,14 +1,41 @@
 //! The loop.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use planner::Resources;
+use driver::{DriverError, Started};
+use planner::{
+    Action, Backoff, ContainerKey, Delta, InstanceId, Millis, NotDone, Plan, ServiceId, StartReason,
+};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::backoff::{Holds, StartFailures};
 use crate::clock::Clock;
-use crate::handle::{Handle, Shared};
+use crate::cluster::{Cluster, EngineId, Kind, Noticed, exit_words};
+use crate::decisions::{ActionOutcome, ActionView, Decision, InputView, NotDoneView, WokenBy};
+use crate::demands::{Demands, Source};
+use crate::engines::{Engine, Prepared, Standings, engine_of};
+use crate::executor::{Done, Ended, OperationId, execute};
+use crate::feed::follow;
+use crate::handle::{Command, CommandError, Handle, Shared, UpdateError, lock};
+use crate::latency::{Latency, Reactions};
+use crate::observer::{Post, Report, observe};
+use crate::prepare::{PREPARE_LIMIT, Preparation, prepare};
 use crate::settings::{Engines, Settings, SettingsError};
-use crate::view::View;
+use crate::view::{self, View};
+
+/// Operations at once, those of unknown outcome included. Far over what any engine does side by side (drivers
+/// queue), and a bound on the tasks of a plan that changes everything; the rest is planned again when some ended.
+const OPERATIONS_MAX: usize = 4_096;
+
+/// The loop looks at least this often, so that what it counts in seconds (success, freshness) is not older than
+/// this when it is read.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that a controller touches.
 pub struct Parts {
@@ -27,46 +54,749 @@ pub struct Parts {
 /// The control loop. [`Controller::run`] is the whole of it: dropping that future ends every task of it at once,
 /// as a crash would.
 pub struct Controller {
+    settings: Settings,
+    clock: Clock,
     shared: Arc<Shared>,
     views: watch::Sender<Arc<View>>,
+    random: ChaCha8Rng,
+    cluster: Cluster,
+    engines: BTreeMap<EngineId, Engine>,
+    engines_started: u64,
+    demands: Demands,
+    standings: Standings,
+    /// What an operator has said about services, over what is configured.
+    paused: HashMap<String, bool>,
+    failures: StartFailures,
+    holds: Holds,
+    /// What the planner's state has been told, to tell it only what is new.
+    backoffs: HashMap<(ServiceId, InstanceId), Millis>,
+    reactions: Reactions,
+    starts: Latency,
+    stops: Latency,
+    /// The last plan's, to see whether the next has anything new to say.
+    not_done: Vec<NotDone>,
+    operations_begun: u64,
+    /// Every engine has been observed once, or is lost: nothing that runs can be overlooked any more.
+    ready: bool,
+    draining: bool,
+    shutdown_at: Option<Instant>,
+    /// The settings or the standing of an instance may have changed.
+    judge_again: bool,
+    counted_until: Instant,
+    /// Observers, feeds and preparations.
+    tasks: JoinSet<()>,
+    actions: JoinSet<()>,
+    /// Given, and not in use before the loop runs.
+    given: Engines,
 }
 
 impl Controller {
     /// A controller and the handle to it; nothing happens before [`Controller::run`].
     pub fn new(parts: Parts) -> Result<(Self, Handle), SettingsError> {
-        parts.settings.validate(&parts.engines)?;
+        let Parts { settings, engines, clock, seed, epoch } = parts;
+        settings.validate(&engines)?;
         let shared = Arc::new(Shared::default());
-        let (views, receiver) = watch::channel(Arc::new(View {
-            epoch: parts.epoch.into(),
-            sequence: 0,
-            taken_at: parts.clock.now(),
-            cluster: parts.settings.cluster.as_str().into(),
-            not_ready: Some("the controller is starting".to_owned()),
-            success: false,
-            success_since: parts.clock.now(),
-            blocked_by: vec!["observing"],
-            capacity: Resources::ZERO,
-            usable_capacity: Resources::ZERO,
-            used: Resources::ZERO,
-            services: Vec::new(),
-            instances: Vec::new(),
-            reaction: crate::LatencyView::default(),
-            reaction_preempting: crate::LatencyView::default(),
-            start: crate::LatencyView::default(),
-            stop: crate::LatencyView::default(),
-            draining: false,
-        }));
+        let first = View::nothing_known(epoch.into(), settings.cluster.as_str().into(), clock.now());
+        let (views, receiver) = watch::channel(Arc::new(first));
         let handle = Handle { shared: Arc::clone(&shared), views: receiver };
-        Ok((Self { shared, views }, handle))
+        let fill_hold_until = clock.now().plus(settings.start_hold_ms);
+        let bare = Settings { services: Vec::new(), instances: Vec::new(), ..settings.clone() };
+        let cluster = Cluster::new(&bare, |_| EngineId(0), fill_hold_until);
+        let controller = Self {
+            settings,
+            clock,
+            shared,
+            views,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            cluster,
+            engines: BTreeMap::new(),
+            engines_started: 0,
+            demands: Demands::default(),
+            standings: Standings::default(),
+            paused: HashMap::new(),
+            failures: StartFailures::default(),
+            holds: Holds::default(),
+            backoffs: HashMap::new(),
+            reactions: Reactions::default(),
+            starts: Latency::default(),
+            stops: Latency::default(),
+            not_done: Vec::new(),
+            operations_begun: 0,
+            ready: false,
+            draining: false,
+            shutdown_at: None,
+            judge_again: true,
+            counted_until: Instant::now(),
+            tasks: JoinSet::new(),
+            actions: JoinSet::new(),
+            given: engines,
+        };
+        Ok((controller, handle))
     }
 
     /// Runs until [`Handle::shutdown`].
-    pub async fn run(self) {
-        let _ = self.views;
+    ///
+    /// # Panics
+    ///
+    /// If a driver or a transport panics while it observes, prepares or fetches: the loop would be blind from then
+    /// on. Started again, it goes on from what the engines say.
+    pub async fn run(mut self) {
+        let engines = std::mem::take(&mut self.given);
+        self.use_engines(engines);
+        self.configure(&BTreeSet::new());
         loop {
-            self.shared.woken().await;
-            for _command in self.shared.take_commands() {}
-            let _ = self.shared.take_woken_by();
+            let (mut woken_by, woken_at) = self.shared.take_woken();
+            if let Some(woken_at) = woken_at {
+                metrics::histogram!("force12_loop_lag_seconds").record(woken_at.elapsed().as_secs_f64());
+            } else {
+                woken_by = woken_by.with(WokenBy::TIMER);
+            }
+            let wake_at = self.pass(woken_by);
+            if self.shutdown_at.is_some_and(|at| self.cluster.under_way() == 0 || Instant::now() >= at) {
+                return;
+            }
+            tokio::select! {
+                () = self.shared.woken() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
         }
+    }
+
+    /// One pass: reads what is known, plans, issues, publishes. Says when to look again at the latest.
+    fn pass(&mut self, woken_by: WokenBy) -> Instant {
+        self.reap();
+        for command in self.shared.take_commands() {
+            self.obey(command);
+        }
+        for ended in self.shared.take_ended() {
+            self.take_in_end(ended);
+        }
+        self.take_in_reports();
+        let running = |cluster: &Cluster, service| view::running(cluster, service);
+        self.demands.take_in(&self.settings, &self.clock, &mut self.cluster, &mut self.reactions, running);
+        let now = self.clock.now();
+        self.judge_instances();
+        let mut merged = self.cluster.merge(now);
+        if self.cluster.has_empty_removed() {
+            self.configure(&BTreeSet::new());
+            merged.extend(self.cluster.merge(now));
+        }
+        self.forgive(now);
+        self.tell_backoffs();
+        self.follow_rises(now);
+
+        let mut plan = Plan::default();
+        let mut success = planner::Success { success: false, blocked_by: vec!["observing"] };
+        if self.ready {
+            let planned_at = Instant::now();
+            plan = planner::plan(self.cluster.state(), now);
+            let plan_micros = u64::try_from(planned_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+            metrics::histogram!("force12_plan_seconds").record(planned_at.elapsed().as_secs_f64());
+            success = planner::success(self.cluster.state(), &plan, now);
+            if self.shutdown_at.is_none() {
+                self.decide(&plan, woken_by, plan_micros, now);
+                merged.extend(self.cluster.merge(now));
+            }
+            self.limit_rises(&plan);
+        }
+        self.publish(&plan, &success, &merged, now);
+
+        let waits = [plan.next_wake_at, self.holds.next(now)];
+        let mut wake_at = Instant::now() + LOOK_AT_LEAST_EVERY;
+        for moment in waits.into_iter().flatten() {
+            wake_at = wake_at.min(self.clock.instant(moment));
+        }
+        self.shutdown_at.map_or(wake_at, |at| wake_at.min(at))
+    }
+
+    fn reap(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        while let Some(ended) = self.actions.try_join_next() {
+            if let Err(error) = ended {
+                // Its outcome has been reported as unknown already.
+                tracing::error!(%error, "an action's task has died");
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // A reply that nobody waits for any more is no fault.
+        match command {
+            Command::Pause { service, paused, reply } => {
+                let known = self.settings.services.iter().any(|settings| settings.service.name == service);
+                let result = match self.cluster.state().service_id(&service) {
+                    Some(id) if known => {
+                        self.cluster.apply(Delta::Paused { service: id, paused });
+                        tracing::info!(service, paused, "an operator has changed a service");
+                        self.paused.insert(service, paused);
+                        Ok(())
+                    }
+                    _ => Err(CommandError::UnknownService(service)),
+                };
+                let _ = reply.send(result);
+            }
+            Command::Instance { instance, state, reply } => {
+                let result = if self.cluster.state().instance_id(&instance).is_some() {
+                    tracing::info!(instance, ?state, "an operator has changed an instance");
+                    self.standings.operator.insert(instance, state);
+                    self.judge_again = true;
+                    Ok(())
+                } else {
+                    Err(CommandError::UnknownInstance(instance))
+                };
+                let _ = reply.send(result);
+            }
+            Command::Update { settings, engines, reply } => {
+                let _ = reply.send(self.update(*settings, engines));
+            }
+            Command::DrainAll { reply } => {
+                tracing::info!("everything is being stopped");
+                self.draining = true;
+                self.configure(&BTreeSet::new());
+                let _ = reply.send(Ok(()));
+            }
+            Command::Shutdown { limit } => {
+                self.shutdown_at = Some(Instant::now() + limit);
+            }
+        }
+    }
+
+    fn update(&mut self, settings: Settings, engines: Engines) -> Result<(), UpdateError> {
+        if settings.cluster != self.settings.cluster {
+            return Err(UpdateError::ClusterChanged {
+                from: self.settings.cluster.clone(),
+                to: settings.cluster,
+            });
+        }
+        for instance in &self.settings.instances {
+            let stays = settings.instances.iter().any(|other| other.name == instance.name);
+            let containers = if stays { Vec::new() } else { self.cluster.names_on(&instance.name) };
+            if !containers.is_empty() {
+                let instance = instance.name.clone();
+                return Err(UpdateError::InstanceHoldsContainers { instance, containers });
+            }
+        }
+        // What an operator said holds until the configuration itself says something else.
+        for after in &settings.services {
+            let before =
+                self.settings.services.iter().find(|before| before.service.name == after.service.name);
+            if before.is_some_and(|before| before.service.paused != after.service.paused) {
+                self.paused.remove(&after.service.name);
+            }
+        }
+        for after in &settings.instances {
+            let before = self.settings.instances.iter().find(|before| before.name == after.name);
+            if before.is_some_and(|before| before.state != after.state) {
+                self.standings.operator.remove(&after.name);
+            }
+        }
+        self.settings = settings;
+        self.paused
+            .retain(|name, _| self.settings.services.iter().any(|settings| settings.service.name == *name));
+        self.standings.retain(|name| self.settings.instances.iter().any(|instance| instance.name == name));
+        self.use_engines(engines);
+        self.configure(&BTreeSet::new());
+        tracing::info!("other settings have been applied");
+        Ok(())
+    }
+
+    /// Starts what is new among drivers and sources, and gives up what is missing.
+    fn use_engines(&mut self, engines: Engines) {
+        let Engines { drivers, sources } = engines;
+        self.engines.retain(|_, engine| drivers.iter().any(|driver| Arc::ptr_eq(driver, &engine.driver)));
+        for driver in drivers {
+            if self.engines.values().any(|engine| Arc::ptr_eq(&engine.driver, &driver)) {
+                continue;
+            }
+            let post = Arc::new(Post::default());
+            let random = self.fork();
+            let task = self.tasks.spawn(observe(
+                Arc::clone(&driver),
+                Arc::clone(&post),
+                Arc::clone(&self.shared),
+                Duration::from_millis(self.settings.lost_after_ms),
+                random,
+            ));
+            let engine =
+                Engine { driver, post, report: Report::default(), task, preparations: BTreeMap::new() };
+            self.engines.insert(EngineId(self.engines_started), engine);
+            self.engines_started += 1;
+        }
+        let mut before = std::mem::take(&mut self.demands.sources);
+        for source in sources {
+            let name = source.settings.name.clone();
+            let known = before.remove(&name);
+            let followed = match known {
+                Some(known) if known.is(&source) => known,
+                known => {
+                    // What the source said last holds until it answers in its new way, or is stale.
+                    let report = known.map(|known| {
+                        known.task.abort();
+                        lock(&known.post).clone()
+                    });
+                    let post = Arc::new(Mutex::new(report.unwrap_or_default()));
+                    let random = self.fork();
+                    let task = self.tasks.spawn(follow(
+                        source.clone(),
+                        Arc::clone(&post),
+                        Arc::clone(&self.shared),
+                        random,
+                    ));
+                    Source { asked: source, post, task }
+                }
+            };
+            self.demands.sources.insert(name, followed);
+        }
+        for gone in before.into_values() {
+            gone.task.abort();
+        }
+        self.prepare_all();
+    }
+
+    /// Sees to it that every spec is being prepared on every engine.
+    fn prepare_all(&mut self) {
+        let mut specs = BTreeMap::new();
+        for configured in &self.settings.services {
+            specs.insert(configured.spec.generation(), Arc::clone(&configured.spec));
+        }
+        let ids: Vec<EngineId> = self.engines.keys().copied().collect();
+        for id in ids {
+            for (generation, spec) in &specs {
+                let random = self.fork();
+                let engine = self.engines.get_mut(&id).expect("its id was just listed");
+                if engine.preparations.contains_key(generation) {
+                    continue;
+                }
+                let until = Instant::now() + PREPARE_LIMIT;
+                let post = Arc::new(Mutex::new(Preparation::UnderWay { until }));
+                let task = self.tasks.spawn(prepare(
+                    Arc::clone(&engine.driver),
+                    Arc::clone(spec),
+                    Arc::clone(&post),
+                    Arc::clone(&self.shared),
+                    random,
+                ));
+                engine.preparations.insert(generation.clone(), Prepared { post, task });
+            }
+            let engine = self.engines.get_mut(&id).expect("its id was just listed");
+            engine.preparations.retain(|generation, prepared| {
+                let wanted = specs.contains_key(generation);
+                if !wanted {
+                    prepared.task.abort();
+                }
+                wanted
+            });
+        }
+    }
+
+    /// Dice for a task of its own, so that tasks don't share one sequence.
+    fn fork(&mut self) -> ChaCha8Rng {
+        ChaCha8Rng::from_rng(&mut self.random)
+    }
+
+    /// Builds the planner's state anew, and tells it all that it has to know.
+    fn configure(&mut self, unknown: &BTreeSet<String>) {
+        self.cluster.configure(&self.settings, engine_of(&self.engines), self.draining, unknown);
+        self.demands.tell_again(&self.settings, &mut self.cluster);
+        for (name, &paused) in &self.paused {
+            if let Some(service) = self.cluster.state().service_id(name) {
+                self.cluster.apply(Delta::Paused { service, paused });
+            }
+        }
+        self.backoffs.clear();
+        self.holds.clear();
+        self.not_done.clear();
+        self.judge_again = true;
+    }
+
+    fn take_in_end(&mut self, ended: Ended) {
+        let Ended { operation, order, result } = ended;
+        let now = self.clock.now();
+        let Some((key, in_flight)) = self.cluster.operation(operation) else { return };
+        let (kind, decision, issued_at) = (in_flight.kind, in_flight.decision, in_flight.issued_at);
+        if let Some(engine) = self.engines.get(&self.cluster.engine_of(key.instance)) {
+            engine.post.poke();
+        }
+        let (outcome, detail) = match result {
+            Ok(done) => {
+                self.holds.succeeded(key, kind.name());
+                let (already, started) = match done {
+                    Done::Started(Started { id, already }) => (already, Some(id)),
+                    Done::Other(outcome) => (outcome == driver::Outcome::Already, None),
+                };
+                self.cluster.done(operation, order, started, now);
+                if kind == Kind::Stop && !already {
+                    self.stops.record(now.since(issued_at));
+                }
+                (if already { ActionOutcome::Already } else { ActionOutcome::Done }, None)
+            }
+            Err(error) => {
+                let words = error.to_string();
+                let name = self.cluster.state().describe(key);
+                tracing::warn!(container = name, action = kind.name(), error = words, "an action has failed");
+                let unknown = matches!(error, DriverError::OutcomeUnknown { .. });
+                let refused = matches!(error, DriverError::Rejected { .. } | DriverError::Unsupported { .. });
+                if unknown {
+                    self.cluster.unknown(operation, order, self.settings.settle_ms, now);
+                } else {
+                    self.cluster.failed(operation);
+                }
+                if refused && matches!(kind, Kind::Start | Kind::Thaw) {
+                    self.start_failed(key, words.clone(), now);
+                } else {
+                    self.holds.failed(key, kind.name(), words.clone(), now, &mut self.random);
+                }
+                (if unknown { ActionOutcome::Unknown } else { ActionOutcome::Failed }, Some(words))
+            }
+        };
+        lock(&self.shared.decisions).outcome(decision, outcome, now, detail);
+    }
+
+    fn start_failed(&mut self, key: ContainerKey, reason: String, now: Millis) {
+        let service = self.cluster.service_name(key.service);
+        let instance = self.cluster.instance_name(key.instance);
+        self.failures.failed(service, instance, reason, now, &mut self.random);
+    }
+
+    fn take_in_reports(&mut self) {
+        let now = self.clock.now();
+        let ids: Vec<EngineId> = self.engines.keys().copied().collect();
+        for id in ids {
+            let engine = self.engines.get_mut(&id).expect("its id was just listed");
+            let report = engine.post.report();
+            let before = std::mem::replace(&mut engine.report, report.clone());
+            if before.lost.is_some() != report.lost.is_some() {
+                let name = engine.driver.name();
+                if let Some(lost) = &report.lost {
+                    tracing::warn!(engine = name, reason = lost.reason, "an engine is lost");
+                } else {
+                    tracing::info!(engine = name, "an engine is back");
+                }
+            }
+            self.judge_again |= before.lost != report.lost;
+            let Some(observed) = report.observed else { continue };
+            if before.observed.is_some_and(|before| before.began == observed.began) {
+                continue;
+            }
+            self.judge_again = true;
+            let unknown = self.cluster.unknown_services(&observed);
+            if !unknown.is_empty() {
+                self.configure(&unknown);
+            }
+            for noticed in self.cluster.observe(id, &observed, now) {
+                match noticed {
+                    Noticed::Runs { took_ms } => self.starts.record(took_ms),
+                    Noticed::DiedYoung { key, words } => {
+                        let name = self.cluster.state().describe(key);
+                        tracing::warn!(container = name, how = words, "a container ended by itself");
+                        self.start_failed(key, words, now);
+                    }
+                }
+            }
+        }
+        self.ready = self.ready || self.not_ready().is_none();
+    }
+
+    /// Why nothing can be planned yet.
+    fn not_ready(&self) -> Option<String> {
+        let silent: Vec<&str> = self
+            .engines
+            .values()
+            .filter(|engine| engine.report.observed.is_none() && engine.report.lost.is_none())
+            .map(|engine| engine.driver.name())
+            .collect();
+        (!silent.is_empty()).then(|| format!("waiting for a first answer from {}", silent.join(", ")))
+    }
+
+    /// Tells the planner's state what may be done with each instance.
+    fn judge_instances(&mut self) {
+        if !std::mem::take(&mut self.judge_again) {
+            return;
+        }
+        for configured in &self.settings.instances {
+            let Some(id) = self.cluster.state().instance_id(&configured.name) else { continue };
+            let Some(engine) = self.engines.get(&self.cluster.engine_of(id)) else { continue };
+            let (state, capacity) = self.standings.judge(&self.cluster, configured, id, engine, &self.clock);
+            let known = self.cluster.state().instance(id);
+            let (state_changed, capacity_changed) = (known.state != state, known.capacity != capacity);
+            if state_changed {
+                self.cluster.apply(Delta::InstanceState { instance: id, state });
+            }
+            if capacity_changed {
+                self.cluster.apply(Delta::Capacity { instance: id, capacity });
+            }
+        }
+    }
+
+    /// Ends rows of failures: after a start that went well, or long after the last.
+    fn forgive(&mut self, now: Millis) {
+        let state = self.cluster.state();
+        let forgiven: Vec<(Arc<str>, Arc<str>)> = self
+            .failures
+            .rows()
+            .filter(|(service, instance, row)| {
+                let ids = state.service_id(service).zip(state.instance_id(instance));
+                ids.is_none_or(|(service, instance)| {
+                    self.cluster.ran_well(service, instance, row.last_at, now)
+                })
+            })
+            .map(|(service, instance, _)| (Arc::clone(service), Arc::clone(instance)))
+            .collect();
+        for (service, instance) in forgiven {
+            self.failures.succeeded(&service, &instance);
+        }
+        self.failures.forget(now);
+        self.holds.forget(now);
+    }
+
+    /// Tells the planner's state until when starts are held back: for failures, and for what is not prepared.
+    fn tell_backoffs(&mut self) {
+        let mut held: HashMap<(ServiceId, InstanceId), Millis> = HashMap::new();
+        let state = self.cluster.state();
+        for (service, instance, row) in self.failures.rows() {
+            if let Some(ids) = state.service_id(service).zip(state.instance_id(instance)) {
+                held.insert(ids, row.until);
+            }
+        }
+        for configured in &self.settings.services {
+            let Some(service) = state.service_id(&configured.service.name) else { continue };
+            let Some(generation) = self.cluster.generation(service) else { continue };
+            for instance in state.instance_ids() {
+                let engine = self.engines.get(&self.cluster.engine_of(instance));
+                let Some(prepared) = engine.and_then(|engine| engine.preparations.get(generation)) else {
+                    continue;
+                };
+                let until = match &*lock(&prepared.post) {
+                    Preparation::Ready => continue,
+                    Preparation::UnderWay { until } => *until,
+                    Preparation::Failed { retry_at, .. } => *retry_at,
+                };
+                let until = self.clock.at(until);
+                let entry = held.entry((service, instance)).or_insert(until);
+                *entry = until.max(*entry);
+            }
+        }
+        let over = self.backoffs.keys().filter(|ids| !held.contains_key(ids)).copied().collect::<Vec<_>>();
+        for (service, instance) in over {
+            self.backoffs.remove(&(service, instance));
+            self.cluster.apply(Delta::Backoff(Backoff {
+                service,
+                instance: Some(instance),
+                until: Millis(0),
+            }));
+        }
+        for ((service, instance), until) in held {
+            if self.backoffs.insert((service, instance), until) != Some(until) {
+                self.cluster.apply(Delta::Backoff(Backoff { service, instance: Some(instance), until }));
+            }
+        }
+    }
+
+    fn follow_rises(&mut self, now: Millis) {
+        for name in self.reactions.followed() {
+            if let Some(service) = self.cluster.state().service_id(&name) {
+                self.reactions.running(&name, view::running(&self.cluster, service), now);
+            }
+        }
+    }
+
+    /// A rise beyond what can run at all is not followed.
+    fn limit_rises(&mut self, plan: &Plan) {
+        for (service, planned) in self.cluster.state().service_ids().zip(&plan.services) {
+            if let (Some(target), 1..) = (planned.target, planned.unmet) {
+                self.reactions
+                    .limited(self.cluster.service_name(service), target.saturating_sub(planned.unmet));
+            }
+        }
+    }
+
+    /// Issues what is planned, and records the decision if it does or refuses anything new.
+    fn decide(&mut self, plan: &Plan, woken_by: WokenBy, plan_micros: u64, now: Millis) {
+        let sequence = lock(&self.shared.decisions).next_sequence();
+        let inputs = self.inputs(plan, now);
+        let mut actions = Vec::new();
+        let mut held: HashSet<ContainerKey> = HashSet::new();
+        for action in &plan.actions {
+            let container = action.container();
+            let held_back = self.cluster.operations_len() >= OPERATIONS_MAX
+                || self.holds.holds(container, action.kind(), now)
+                || action.after().iter().any(|victim| held.contains(victim));
+            if held_back {
+                held.insert(container);
+                continue;
+            }
+            if let Some(issued) = self.issue(action, (sequence, actions.len()), now) {
+                actions.push(issued);
+            } else {
+                held.insert(container);
+            }
+        }
+        let news = plan.not_done != self.not_done;
+        self.not_done.clone_from(&plan.not_done);
+        if actions.is_empty() && !news {
+            return;
+        }
+        let state = self.cluster.state();
+        let not_done: Vec<NotDoneView> = plan
+            .not_done
+            .iter()
+            .map(|not_done| NotDoneView {
+                service: Arc::clone(self.cluster.service_name(not_done.service())),
+                reason: not_done.code(),
+                words: not_done.words(state, now),
+            })
+            .collect();
+        let decision = Decision {
+            sequence,
+            decided_at: now,
+            woken_by,
+            plan_micros,
+            summary: Decision::summarize(&actions, &not_done),
+            inputs,
+            actions,
+            not_done,
+        };
+        tracing::debug!(sequence, summary = decision.summary, "decided");
+        lock(&self.shared.decisions).push(decision);
+    }
+
+    fn issue(&mut self, action: &Action, decision: (u64, usize), now: Millis) -> Option<ActionView> {
+        let key = action.container();
+        let engine = self.engines.get(&self.cluster.engine_of(key.instance))?;
+        let driver = Arc::clone(&engine.driver);
+        let detail = match action {
+            Action::Remove { .. } => self
+                .cluster
+                .container(key)
+                .and_then(|known| known.exit.as_ref())
+                .map(|exit| exit_words(Some(exit))),
+            _ => None,
+        };
+        let grace = Duration::from_millis(self.cluster.longest_grace_ms(action));
+        let operation = OperationId(self.operations_begun);
+        let idempotent = driver.capabilities().idempotent_start;
+        let work = self.cluster.begin(action, operation, decision, idempotent, now)?;
+        self.operations_begun += 1;
+        let service = Arc::clone(self.cluster.service_name(key.service));
+        if !action.after().is_empty()
+            && matches!(
+                action,
+                Action::Start { reason: StartReason::Demand { .. }, .. }
+                    | Action::Thaw { reason: StartReason::Demand { .. }, .. }
+            )
+        {
+            self.reactions.preempts(&service);
+        }
+        self.actions.spawn(execute(driver, operation, work, grace, Arc::clone(&self.shared)));
+        let state = self.cluster.state();
+        Some(ActionView {
+            kind: action.kind(),
+            service,
+            instance: Arc::clone(self.cluster.instance_name(key.instance)),
+            container: state.describe(key),
+            after: action.after().iter().map(|&victim| state.describe(victim)).collect(),
+            reason: action.reason_code(),
+            words: action.words(state),
+            outcome: ActionOutcome::Pending,
+            took_ms: None,
+            detail,
+        })
+    }
+
+    fn inputs(&self, plan: &Plan, now: Millis) -> Vec<InputView> {
+        let state = self.cluster.state();
+        let mut ids: Vec<ServiceId> = state.service_ids().collect();
+        ids.sort_by_key(|&id| (state.service(id).priority, id));
+        ids.into_iter()
+            .map(|id| {
+                let demand = view::demand(state, id, now);
+                InputView {
+                    service: Arc::clone(self.cluster.service_name(id)),
+                    demand: demand.and_then(|demand| demand.containers),
+                    freshness: demand.map(|demand| demand.freshness),
+                    target: plan.services.get(id.index()).and_then(|planned| planned.target),
+                    have: view::have(&self.cluster, id),
+                }
+            })
+            .collect()
+    }
+
+    fn publish(
+        &mut self,
+        plan: &Plan,
+        success: &planner::Success,
+        merged: &BTreeSet<InstanceId>,
+        now: Millis,
+    ) {
+        let before = Arc::clone(&self.views.borrow());
+        self.count_time(&before);
+        let reasons = self.reasons(now);
+        let material = view::Material {
+            cluster: &self.cluster,
+            standings: &self.standings,
+            plan,
+            success,
+            reasons: &reasons,
+            merged,
+            not_ready: if self.ready { None } else { self.not_ready() },
+            draining: self.draining,
+            reaction: self.reactions.all(),
+            reaction_preempting: self.reactions.preempting(),
+            start: self.starts.view(),
+            stop: self.stops.view(),
+        };
+        let view = view::build(&material, &before, now);
+        if let Some(view) = view {
+            view::measure(&view);
+            self.views.send_replace(Arc::new(view));
+        }
+    }
+
+    /// Counts the time since the last pass as one with or without success.
+    fn count_time(&mut self, before: &View) {
+        let now = Instant::now();
+        let passed_ms = u64::try_from((now - self.counted_until).as_millis()).unwrap_or(u64::MAX);
+        self.counted_until += Duration::from_millis(passed_ms);
+        let success = if before.success { "true" } else { "false" };
+        metrics::counter!("force12_success_milliseconds_total", "success" => success).increment(passed_ms);
+    }
+
+    /// By service: a sentence on anything unusual.
+    fn reasons(&self, now: Millis) -> HashMap<Arc<str>, String> {
+        let mut reasons: HashMap<Arc<str>, String> = HashMap::new();
+        let state = self.cluster.state();
+        let mut add = |service: &str, words: String| {
+            reasons.entry(service.into()).or_insert(words);
+        };
+        for configured in &self.settings.services {
+            let name = &configured.service.name;
+            if let Some(fault) = self.demands.fault(name) {
+                add(name, fault.to_owned());
+            }
+            let generation = state.service_id(name).and_then(|id| self.cluster.generation(id));
+            for engine in self.engines.values() {
+                if let Some(prepared) = generation.and_then(|generation| engine.preparations.get(generation))
+                    && let Preparation::Failed { reason, .. } = &*lock(&prepared.post)
+                {
+                    add(name, format!("its starts are held back: {reason}"));
+                }
+            }
+        }
+        for (service, instance, row) in self.failures.rows().filter(|(_, _, row)| now < row.until) {
+            add(service, format!("its starts on {instance} are held back, after failures: {}", row.reason));
+        }
+        for (key, kind, row) in self.holds.reasons(now) {
+            add(
+                &state.service(key.service).name,
+                format!("{kind} {} is held back, after failures: {}", state.describe(key), row.reason),
+            );
+        }
+        reasons
     }
 }

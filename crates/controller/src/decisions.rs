@@ -147,6 +147,24 @@ pub struct DecisionQuery {
     pub limit: usize,
 }
 
+impl Decision {
+    /// The whole in a sentence: how many of which actions for which services, and what was not done.
+    pub(crate) fn summarize(actions: &[ActionView], not_done: &[NotDoneView]) -> String {
+        let mut counts: Vec<((&str, &str), u32)> = Vec::new();
+        for action in actions {
+            let what = (action.kind, &*action.service);
+            match counts.iter_mut().find(|(other, _)| *other == what) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((what, 1)),
+            }
+        }
+        let done = counts.iter().map(|((kind, service), count)| format!("{kind} {count} of {service}"));
+        let sentences: Vec<String> =
+            done.chain(not_done.iter().map(|not_done| not_done.words.clone())).collect();
+        if sentences.is_empty() { "nothing is in the way any more".to_owned() } else { sentences.join("; ") }
+    }
+}
+
 /// How many decisions are kept. A decision is a few hundred bytes to some tens of kilobytes (one of a cluster's
 /// start); at a decision a second this is a quarter of an hour of "why?".
 pub const DECISIONS_KEPT: usize = 1_000;
@@ -159,6 +177,42 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// The sequence of the next decision.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.decisions.back().map_or(1, |last| last.sequence + 1)
+    }
+
+    /// Keeps a decision; the oldest makes room for it.
+    pub(crate) fn push(&mut self, decision: Decision) {
+        if self.decisions.len() == DECISIONS_KEPT {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(Arc::new(decision));
+    }
+
+    /// Notes what became of an action: that of a decision's sequence, at its place in it. One of a decision that is
+    /// no longer kept is forgotten.
+    pub(crate) fn outcome(
+        &mut self,
+        (sequence, place): (u64, usize),
+        outcome: ActionOutcome,
+        now: Millis,
+        detail: Option<String>,
+    ) {
+        let Ok(at) = self.decisions.binary_search_by_key(&sequence, |decision| decision.sequence) else {
+            return;
+        };
+        let decision = Arc::make_mut(&mut self.decisions[at]);
+        let took_ms = now.since(decision.decided_at);
+        if let Some(action) = decision.actions.get_mut(place) {
+            action.outcome = outcome;
+            action.took_ms = Some(took_ms);
+            if detail.is_some() {
+                action.detail = detail;
+            }
+        }
+    }
+
     /// The decisions asked for, newest first.
     pub(crate) fn query(&self, query: &DecisionQuery) -> Vec<Arc<Decision>> {
         let concerns = |decision: &Decision, service: &str| {
@@ -173,5 +227,67 @@ impl Ring {
             .take(query.limit)
             .cloned()
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(sequence: u64, service: &str) -> Decision {
+        Decision {
+            sequence,
+            decided_at: Millis(1_000),
+            woken_by: WokenBy::DEMAND.with(WokenBy::TIMER),
+            plan_micros: 1,
+            summary: String::new(),
+            inputs: Vec::new(),
+            actions: vec![ActionView {
+                kind: "start",
+                service: service.into(),
+                instance: "one".into(),
+                container: format!("{service}/0 on one"),
+                after: Vec::new(),
+                reason: "demand",
+                words: String::new(),
+                outcome: ActionOutcome::Pending,
+                took_ms: None,
+                detail: None,
+            }],
+            not_done: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest_and_fills_in_outcomes() {
+        let mut ring = Ring::default();
+        for _ in 0..DECISIONS_KEPT + 5 {
+            let sequence = ring.next_sequence();
+            ring.push(decision(sequence, if sequence % 2 == 0 { "even" } else { "odd" }));
+        }
+        let limit = DECISIONS_KEPT * 2;
+        let all = ring.query(&DecisionQuery { limit, ..DecisionQuery::default() });
+        assert_eq!(all.len(), DECISIONS_KEPT);
+        assert_eq!(all[0].sequence, 1_005);
+        let query = DecisionQuery { service: Some("even".to_owned()), before: Some(1_000), limit: 2 };
+        let some: Vec<u64> = ring.query(&query).iter().map(|decision| decision.sequence).collect();
+        assert_eq!(some, [998, 996]);
+
+        ring.outcome((998, 0), ActionOutcome::Failed, Millis(1_250), Some("no room".to_owned()));
+        // Neither a decision that is gone nor a place that never was is an error.
+        ring.outcome((1, 0), ActionOutcome::Done, Millis(1_250), None);
+        ring.outcome((998, 7), ActionOutcome::Done, Millis(1_250), None);
+        let action = ring.query(&query)[0].actions[0].clone();
+        assert_eq!((action.outcome, action.took_ms), (ActionOutcome::Failed, Some(250)));
+        assert_eq!(action.detail.as_deref(), Some("no room"));
+        assert_eq!(all[7].actions[0].outcome, ActionOutcome::Pending, "who has read it keeps what was read");
+    }
+
+    #[test]
+    fn a_summary_counts() {
+        let actions: Vec<ActionView> =
+            ["web", "web", "batch"].iter().flat_map(|service| decision(1, service).actions).collect();
+        assert_eq!(Decision::summarize(&actions, &[]), "start 2 of web; start 1 of batch");
+        assert_eq!(WokenBy::DEMAND.with(WokenBy::TIMER).names(), ["demand", "timer"]);
     }
 }

@@ -1,12 +1,15 @@
 //! How others speak with a running controller, and what the two share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::decisions::{Decision, DecisionQuery, Ring, WokenBy};
+use crate::executor::Ended;
 use crate::settings::{Engines, Settings, SettingsError};
 use crate::view::View;
 
@@ -97,7 +100,9 @@ pub enum DrainError {
 }
 
 fn lost_words(lost: &[(String, String)]) -> String {
-    lost.iter().map(|(name, reason)| format!("; {name} is lost: {reason}")).collect()
+    let words: Vec<String> =
+        lost.iter().map(|(name, reason)| format!("; {name} is lost: {reason}")).collect();
+    words.concat()
 }
 
 /// What an operator or the configuration asks for.
@@ -130,8 +135,13 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(crate) struct Shared {
     wake: Notify,
-    woken_by: Mutex<WokenBy>,
+    /// By what the loop was woken since it last looked, and when first.
+    woken: Mutex<(WokenBy, Option<Instant>)>,
+    /// Numbers the beginnings of observations and the ends of actions, in the order in which they happen.
+    order: AtomicU64,
     commands: Mutex<VecDeque<Command>>,
+    /// Actions that have ended. No more than there are operations under way, which the loop bounds.
+    ended: Mutex<Vec<Ended>>,
     pub(crate) decisions: Mutex<Ring>,
 }
 
@@ -144,8 +154,8 @@ impl Shared {
     /// Wakes the loop.
     pub(crate) fn wake(&self, by: WokenBy) {
         {
-            let mut woken_by = lock(&self.woken_by);
-            *woken_by = woken_by.with(by);
+            let mut woken = lock(&self.woken);
+            *woken = (woken.0.with(by), Some(woken.1.unwrap_or_else(Instant::now)));
         }
         self.wake.notify_one();
     }
@@ -155,9 +165,24 @@ impl Shared {
         self.wake.notified().await;
     }
 
-    /// What has woken the loop since this was last asked.
-    pub(crate) fn take_woken_by(&self) -> WokenBy {
-        std::mem::take(&mut lock(&self.woken_by))
+    /// What has woken the loop since this was last asked, and when first.
+    pub(crate) fn take_woken(&self) -> (WokenBy, Option<Instant>) {
+        std::mem::take(&mut lock(&self.woken))
+    }
+
+    /// The next number of the order in which things happen.
+    pub(crate) fn next_order(&self) -> u64 {
+        self.order.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// An action has ended.
+    pub(crate) fn ended(&self, ended: Ended) {
+        lock(&self.ended).push(ended);
+    }
+
+    /// The actions that have ended since this was last asked.
+    pub(crate) fn take_ended(&self) -> Vec<Ended> {
+        std::mem::take(&mut lock(&self.ended))
     }
 
     /// The commands that wait.

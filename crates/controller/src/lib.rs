@@ -6,11 +6,19 @@
 //! publishes one [`View`]. It keeps nothing that it could not rebuild from what the engines say, so it may be
 //! dropped at any moment and started again.
 
+mod backoff;
 mod clock;
+mod cluster;
 mod control;
 mod decisions;
+mod demands;
+mod engines;
+mod executor;
 mod feed;
 mod handle;
+mod latency;
+mod observer;
+mod prepare;
 mod settings;
 mod view;
 

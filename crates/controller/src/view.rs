@@ -1,9 +1,16 @@
 //! The view: the whole state at one moment, published once per pass of the loop.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use driver::ContainerId;
-use planner::{Freshness, InstanceState, Millis, Phase, Resources, ServiceKind};
+use planner::{
+    Container, DemandNow, Freshness, InstanceId, InstanceState, Millis, Operation, Phase, Plan, Resources,
+    ServiceId, ServiceKind, State, Success,
+};
+
+use crate::cluster::{Cluster, Known};
+use crate::engines::Standings;
 
 /// The whole state at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,4 +146,302 @@ pub struct LatencyView {
     pub p99_ms: Option<u64>,
     /// The last.
     pub last_ms: Option<u64>,
+}
+
+/// What a view is made from, beside the one before.
+pub(crate) struct Material<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) standings: &'a Standings,
+    pub(crate) plan: &'a Plan,
+    pub(crate) success: &'a Success,
+    /// By service: a sentence on anything unusual.
+    pub(crate) reasons: &'a HashMap<Arc<str>, String>,
+    /// The instances whose containers may have changed.
+    pub(crate) merged: &'a BTreeSet<InstanceId>,
+    pub(crate) not_ready: Option<String>,
+    pub(crate) draining: bool,
+    pub(crate) reaction: LatencyView,
+    pub(crate) reaction_preempting: LatencyView,
+    pub(crate) start: LatencyView,
+    pub(crate) stop: LatencyView,
+}
+
+impl View {
+    /// Before anything is known.
+    pub(crate) fn nothing_known(epoch: Arc<str>, cluster: Arc<str>, now: Millis) -> Self {
+        Self {
+            epoch,
+            sequence: 0,
+            taken_at: now,
+            cluster,
+            not_ready: Some("the controller is starting".to_owned()),
+            success: false,
+            success_since: now,
+            blocked_by: vec!["observing"],
+            capacity: Resources::ZERO,
+            usable_capacity: Resources::ZERO,
+            used: Resources::ZERO,
+            services: Vec::new(),
+            instances: Vec::new(),
+            reaction: LatencyView::default(),
+            reaction_preempting: LatencyView::default(),
+            start: LatencyView::default(),
+            stop: LatencyView::default(),
+            draining: false,
+        }
+    }
+}
+
+/// How a container counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Starting,
+    Running,
+    Stopping,
+    Frozen,
+    Not,
+}
+
+fn counted(container: &Container) -> Counted {
+    match (&container.operation, container.phase) {
+        (Some(Operation::Remove), _) | (_, Phase::Exited) => Counted::Not,
+        (Some(Operation::Stop | Operation::Freeze), Phase::Starting | Phase::Running | Phase::Frozen)
+        | (_, Phase::Stopping) => Counted::Stopping,
+        (_, Phase::Running) => Counted::Running,
+        (Some(Operation::Start { .. } | Operation::Thaw { .. }), _) | (_, Phase::Starting) => {
+            Counted::Starting
+        }
+        (_, Phase::Frozen) => Counted::Frozen,
+        (_, Phase::Created) => Counted::Not,
+    }
+}
+
+/// The phase as shown: what the engine says, with what we are doing to it.
+fn shown(container: &Container) -> Phase {
+    match (&container.operation, counted(container)) {
+        (_, Counted::Stopping) => Phase::Stopping,
+        (Some(Operation::Start { after } | Operation::Thaw { after }), Counted::Starting)
+            if after.is_empty() =>
+        {
+            Phase::Starting
+        }
+        _ => container.phase,
+    }
+}
+
+fn takes(container: &Container, request: Resources) -> Resources {
+    match shown(container) {
+        Phase::Starting | Phase::Running | Phase::Stopping => request,
+        Phase::Frozen => request.when_frozen(),
+        Phase::Created | Phase::Exited => Resources::ZERO,
+    }
+}
+
+fn count(cluster: &Cluster, service: ServiceId, which: &[Counted]) -> u32 {
+    let state = cluster.state();
+    let containers = state
+        .containers()
+        .filter(|container| container.key.service == service && which.contains(&counted(container)))
+        .filter(|container| state.instance(container.key.instance).state != InstanceState::Lost);
+    u32::try_from(containers.count()).unwrap_or(u32::MAX)
+}
+
+/// How many of a service's containers run and are to stay, lost instances aside.
+pub(crate) fn running(cluster: &Cluster, service: ServiceId) -> u32 {
+    count(cluster, service, &[Counted::Running])
+}
+
+/// How many of a service's containers are starting or running, lost instances aside.
+pub(crate) fn have(cluster: &Cluster, service: ServiceId) -> u32 {
+    count(cluster, service, &[Counted::Starting, Counted::Running])
+}
+
+/// A service's demand; `None` for one that fills.
+pub(crate) fn demand(state: &State, service: ServiceId, now: Millis) -> Option<DemandNow> {
+    (state.service(service).kind == ServiceKind::Demand).then(|| state.demand(service, now))
+}
+
+/// The view of this moment; `None` if it is no other than the one before.
+pub(crate) fn build(material: &Material<'_>, before: &View, now: Millis) -> Option<View> {
+    let Material { cluster, plan, success, .. } = *material;
+    let state = cluster.state();
+    let mut capacity = Resources::ZERO;
+    let mut usable_capacity = Resources::ZERO;
+    let mut used = Resources::ZERO;
+    let mut instances = Vec::with_capacity(state.instances().len());
+    for id in state.instance_ids() {
+        let instance = instance_view(material, before, id);
+        capacity = capacity.plus(instance.capacity);
+        if instance.state == InstanceState::Ready {
+            usable_capacity = usable_capacity.plus(instance.capacity);
+        }
+        if instance.state != InstanceState::Lost {
+            used = used.plus(instance.used);
+        }
+        instances.push(instance);
+    }
+    let view = View {
+        epoch: Arc::clone(&before.epoch),
+        sequence: before.sequence,
+        taken_at: before.taken_at,
+        cluster: Arc::clone(&before.cluster),
+        not_ready: material.not_ready.clone(),
+        success: success.success,
+        success_since: if success.success == before.success { before.success_since } else { now },
+        blocked_by: success.blocked_by.clone(),
+        capacity,
+        usable_capacity,
+        used,
+        services: service_views(material, plan, now),
+        instances,
+        reaction: material.reaction,
+        reaction_preempting: material.reaction_preempting,
+        start: material.start,
+        stop: material.stop,
+        draining: material.draining,
+    };
+    (view != *before).then(|| View { sequence: before.sequence + 1, taken_at: now, ..view })
+}
+
+fn instance_view(material: &Material<'_>, before: &View, id: InstanceId) -> Arc<InstanceView> {
+    let cluster = material.cluster;
+    let instance = cluster.state().instance(id);
+    let standing = material.standings.get(&instance.name);
+    let known = before.instances.binary_search_by(|other| (*other.name).cmp(&instance.name)).ok();
+    let known = known.map(|at| &before.instances[at]);
+    if let Some(known) = known
+        && !material.merged.contains(&id)
+        && known.capacity == instance.capacity
+        && standing.is_some_and(|standing| {
+            (standing.state, &standing.reason, standing.since) == (known.state, &known.reason, known.since)
+        })
+    {
+        return Arc::clone(known);
+    }
+    let containers = cluster.containers_on(id);
+    let used = containers.iter().fold(Resources::ZERO, |used, known| {
+        let request = cluster.state().service(known.container.key.service).request;
+        used.plus(takes(&known.container, request))
+    });
+    let view = InstanceView {
+        name: Arc::clone(cluster.instance_name(id)),
+        state: instance.state,
+        reason: standing.and_then(|standing| standing.reason.clone()),
+        since: standing.map_or(before.taken_at, |standing| standing.since),
+        capacity: instance.capacity,
+        used,
+        containers: containers.iter().map(|known| container_view(cluster, known)).collect(),
+        strays: cluster.strays(id).to_vec(),
+    };
+    match known {
+        Some(known) if **known == view => Arc::clone(known),
+        _ => Arc::new(view),
+    }
+}
+
+fn container_view(cluster: &Cluster, known: &Known) -> ContainerView {
+    let key = known.container.key;
+    ContainerView {
+        id: known.id.clone(),
+        name: cluster.state().describe(key),
+        service: Arc::clone(cluster.service_name(key.service)),
+        ordinal: key.ordinal,
+        phase: shown(&known.container),
+        since: cluster.phase_since(known),
+        outdated: known.container.outdated,
+    }
+}
+
+fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<ServiceView> {
+    let cluster = material.cluster;
+    let state = cluster.state();
+    let mut views: Vec<ServiceView> = state
+        .service_ids()
+        .map(|id| {
+            let service = state.service(id);
+            let demand = demand(state, id, now);
+            let planned = plan.services.get(id.index()).copied().unwrap_or_default();
+            let name = cluster.service_name(id);
+            let not_done = plan.not_done.iter().filter(|not_done| not_done.service() == id);
+            let limited_by: BTreeSet<&'static str> = not_done.map(planner::NotDone::code).collect();
+            ServiceView {
+                name: Arc::clone(name),
+                kind: service.kind,
+                priority: service.priority,
+                request: service.request,
+                demand: demand.and_then(|demand| demand.containers),
+                freshness: demand.map(|demand| demand.freshness),
+                target: planned.target,
+                starting: 0,
+                running: 0,
+                stopping: 0,
+                frozen: 0,
+                standby: 0,
+                unmet: planned.unmet,
+                limited_by: limited_by.into_iter().collect(),
+                paused: service.paused,
+                removed: service.removed,
+                reason: material.reasons.get(name).cloned(),
+            }
+        })
+        .collect();
+    for instance in state.instance_ids().filter(|&id| state.instance(id).state != InstanceState::Lost) {
+        let mut frozen_here: HashMap<ServiceId, u32> = HashMap::new();
+        for container in state.containers_on(instance) {
+            let view = &mut views[container.key.service.index()];
+            match counted(container) {
+                Counted::Starting => view.starting += 1,
+                Counted::Running => view.running += 1,
+                Counted::Stopping => view.stopping += 1,
+                Counted::Frozen => *frozen_here.entry(container.key.service).or_default() += 1,
+                Counted::Not => {}
+            }
+        }
+        for (service, frozen) in frozen_here {
+            let view = &mut views[service.index()];
+            view.frozen += frozen;
+            view.standby += frozen.min(state.service(service).standby_per_instance);
+        }
+    }
+    views.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+    views
+}
+
+/// Sets the gauges.
+pub(crate) fn measure(view: &View) {
+    metrics::gauge!("force12_success").set(if view.success { 1.0 } else { 0.0 });
+    for service in &view.services {
+        let name = service.name.to_string();
+        for (phase, count) in [
+            ("starting", service.starting),
+            ("running", service.running),
+            ("stopping", service.stopping),
+            ("frozen", service.frozen),
+        ] {
+            metrics::gauge!("force12_containers", "service" => name.clone(), "phase" => phase).set(count);
+        }
+        metrics::gauge!("force12_containers_unmet", "service" => name.clone()).set(service.unmet);
+        let Some(freshness) = service.freshness else { continue };
+        if let Some(demand) = service.demand {
+            metrics::gauge!("force12_demand", "service" => name.clone()).set(demand);
+        }
+        for (word, is) in
+            [("fresh", Freshness::Fresh), ("stale", Freshness::Stale), ("unknown", Freshness::Unknown)]
+        {
+            let value = if is == freshness { 1.0 } else { 0.0 };
+            metrics::gauge!("force12_demand_freshness", "service" => name.clone(), "freshness" => word)
+                .set(value);
+        }
+    }
+    for state in [InstanceState::Ready, InstanceState::Cordoned, InstanceState::Draining, InstanceState::Lost]
+    {
+        let count = view.instances.iter().filter(|instance| instance.state == state).count();
+        let word = match state {
+            InstanceState::Ready => "ready",
+            InstanceState::Cordoned => "cordoned",
+            InstanceState::Draining => "draining",
+            InstanceState::Lost => "lost",
+        };
+        metrics::gauge!("force12_instances", "state" => word).set(u32::try_from(count).unwrap_or(u32::MAX));
+    }
 }

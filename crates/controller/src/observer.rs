@@ -1,0 +1,148 @@
+//! Observing: one task per engine keeps the latest of what that engine says is there.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use driver::{Driver, Observation};
+use futures_util::StreamExt as _;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backoff::Schedule;
+use crate::decisions::WokenBy;
+use crate::handle::{Shared, lock};
+
+/// Between the beginnings of two observations of one engine. Events come in bursts (a start is several of them),
+/// and a listing costs the engine more than an event; this keeps it to a fraction of the engine's time.
+const SPACING: Duration = Duration::from_millis(4);
+
+/// An engine is observed at least this often, whatever its events say: an event may be lost without a gap.
+const PERIOD_MOST: Duration = Duration::from_secs(10);
+
+/// One observation may take this long. Well over `lost_after_ms`, so that an engine which answers late is found
+/// again by the late answer.
+const OBSERVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What an engine said, and when it was asked.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    /// Drawn as the question was asked: whatever drew a lower number was over by then, and shows in the answer.
+    pub(crate) began: u64,
+    pub(crate) observation: Observation,
+}
+
+/// An engine that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Silence {
+    pub(crate) reason: String,
+    pub(crate) since: Instant,
+}
+
+/// The latest of one engine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) observed: Option<Arc<Observed>>,
+    /// Set once it has not answered for `lost_after_ms`.
+    pub(crate) lost: Option<Silence>,
+}
+
+/// Where the task leaves the latest, and how it is asked for more.
+#[derive(Default)]
+pub(crate) struct Post {
+    report: Mutex<Report>,
+    poke: Notify,
+}
+
+impl Post {
+    /// The latest.
+    pub(crate) fn report(&self) -> Report {
+        lock(&self.report).clone()
+    }
+
+    /// Asks for an observation that begins after this call.
+    pub(crate) fn poke(&self) {
+        self.poke.notify_one();
+    }
+}
+
+/// Observes one engine for as long as it is polled.
+pub(crate) async fn observe(
+    driver: Arc<dyn Driver>,
+    post: Arc<Post>,
+    shared: Arc<Shared>,
+    lost_after: Duration,
+    mut random: ChaCha8Rng,
+) {
+    // Half of `lost_after`, so that a hung engine without events is lost within one and a half times of it.
+    let period = PERIOD_MOST.min(lost_after / 2).max(SPACING);
+    let events = async {
+        let mut events = driver.events();
+        while events.next().await.is_some() {
+            post.poke();
+        }
+        // The stream ends only with its driver; the period goes on.
+        std::future::pending::<()>().await;
+    };
+    let observing = async {
+        let mut unanswered_since: Option<Instant> = None;
+        let mut failures = 0;
+        loop {
+            let began_at = Instant::now();
+            let silent_since = *unanswered_since.get_or_insert(began_at);
+            let began = shared.next_order();
+            let name = driver.name();
+            let mut attempt = std::pin::pin!(tokio::time::timeout(OBSERVE_LIMIT, driver.observe()));
+            let lost_at = silent_since + lost_after;
+            let answer = tokio::select! {
+                biased;
+                answer = &mut attempt => answer,
+                () = tokio::time::sleep_until(lost_at) => {
+                    let reason = format!("{name} has not answered for {} ms", lost_after.as_millis());
+                    lose(&post, &shared, reason, silent_since);
+                    attempt.await
+                }
+            };
+            metrics::histogram!("force12_observe_seconds", "engine" => name.to_owned())
+                .record(began_at.elapsed().as_secs_f64());
+            let reason = match answer {
+                Ok(Ok(observation)) => {
+                    unanswered_since = None;
+                    failures = 0;
+                    let observed = Observed { began, observation };
+                    *lock(&post.report) = Report { observed: Some(Arc::new(observed)), lost: None };
+                    shared.wake(WokenBy::ENGINE);
+                    tokio::time::sleep_until(began_at + SPACING).await;
+                    // Nothing is missed: a poke while nobody waits is kept.
+                    let _ = tokio::time::timeout(period, post.poke.notified()).await;
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("{name} has not answered observe for {} ms", OBSERVE_LIMIT.as_millis()),
+            };
+            if failures == 0 {
+                tracing::warn!(engine = name, %reason, "the engine could not be observed");
+            }
+            failures += 1;
+            let retry_at = Instant::now() + Schedule::OBSERVE.delay(failures, &mut random);
+            if Instant::now() < lost_at && lost_at < retry_at {
+                tokio::time::sleep_until(lost_at).await;
+            }
+            if Instant::now() >= lost_at {
+                lose(&post, &shared, reason, silent_since);
+            }
+            tokio::time::sleep_until(retry_at).await;
+        }
+    };
+    tokio::join!(events, observing);
+}
+
+fn lose(post: &Post, shared: &Shared, reason: String, since: Instant) {
+    let mut report = lock(&post.report);
+    let lost = Some(Silence { reason, since });
+    if report.lost != lost {
+        report.lost = lost;
+        drop(report);
+        shared.wake(WokenBy::ENGINE);
+    }
+}
