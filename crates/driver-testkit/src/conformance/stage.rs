@@ -129,17 +129,21 @@ impl<'f> Stage<'f> {
 pub(super) struct Watch<'s, 'f> {
     stage: &'s Stage<'f>,
     events: BoxStream<'static, Event>,
+    /// How many changes were told.
+    pub(super) changes: usize,
 }
 
 impl<'s, 'f> Watch<'s, 'f> {
     pub(super) fn new(stage: &'s Stage<'f>) -> Self {
-        Self { stage, events: stage.driver.events() }
+        Self { stage, events: stage.driver.events(), changes: 0 }
     }
 
     /// The next event, within the fixture's patience.
     pub(super) async fn next(&mut self) -> Event {
         let next = self.stage.soon("waiting for an event", self.events.next()).await;
-        next.expect("the stream of events ends only with the driver")
+        let event = next.expect("the stream of events ends only with the driver");
+        self.changes += usize::from(event == Event::Changed);
+        event
     }
 
     /// Forgets the events that have arrived already.

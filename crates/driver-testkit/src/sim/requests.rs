@@ -155,6 +155,7 @@ pub(super) async fn stop(
     let killed = stubborn || grace.is_zero();
     let ends_at = asked_at + latency + if stubborn { grace } else { Duration::ZERO };
     tokio::select! {
+        biased;
         () = sleep_until(ends_at) => end(&engine, &id, life, if killed { 137 } else { 143 }, Actor::Driver),
         // Another stop with less grace may end it first.
         () = engine.until(|engine| phase_in_life(engine, &id, life) != Some(Phase::Stopping)) => {}

@@ -35,6 +35,11 @@ pub async fn every_change_is_told_by_an_event(fixture: &dyn Fixture) {
     watch.forget();
     stage.soon("the removal", stage.driver.remove(&id)).await.expect("it is removed");
     watch.until("it is gone", is(&id, None)).await;
+    assert!(
+        watch.changes >= 3,
+        "a start, a stop and a removal are changes, not gaps; {} were told",
+        watch.changes
+    );
 }
 
 /// Two streams of one driver tell the same.
