@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use driver::{Driver, DriverError, Event, InstanceAvailability, Outcome};
 use driver_testkit::sim::{Behaviour, Call, Fault, FaultKind, FaultRates, Latencies, Outage, SimConfig};
+use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use planner::{Phase, Resources};
 use tokio::time::{Instant, timeout};
 
 use crate::{GRACE, engine, run, start};
 
-const QUIET: Duration = Duration::from_mins(1);
+/// Longer than any call or event takes.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// The next event; `None` if there is none for long.
+async fn told(events: &mut BoxStream<'static, Event>) -> Option<Event> {
+    timeout(QUIET, events.next()).await.ok().map(|event| event.expect("the stream ends only with the driver"))
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_call_has_done_nothing() {
@@ -134,7 +141,7 @@ async fn containers_run_on_while_the_engine_refuses() {
     let engine = engine(SimConfig::default());
     let driver = engine.driver("demo");
     let mut events = driver.events();
-    assert_eq!(events.next().await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
     let id = run(&driver, "web", 0).await;
     while events.next().now_or_never().is_some() {}
 
@@ -145,13 +152,9 @@ async fn containers_run_on_while_the_engine_refuses() {
     assert!(matches!(stopped, Err(DriverError::Unreachable { .. })), "{stopped:?}");
     assert!(begun.elapsed() <= Duration::from_millis(2), "refused at once");
     engine.hand().pause(&id);
-    assert_eq!(timeout(Duration::from_secs(20), events.next()).await.ok(), None, "no event meanwhile");
+    assert_eq!(told(&mut events).await, None, "no event meanwhile");
 
-    assert_eq!(
-        timeout(Duration::from_secs(20), events.next()).await,
-        Ok(Some(Event::Gap)),
-        "a gap when it is back"
-    );
+    assert_eq!(told(&mut events).await, Some(Event::Gap), "a gap when it is back");
     assert_eq!(engine.now_ms() / 1_000, 30);
     assert_eq!(driver.observe().await.expect("it is back").containers[0].phase, Phase::Frozen);
 }
@@ -195,16 +198,16 @@ async fn lost_events_are_a_gap_when_they_flow_again() {
     let engine = engine(SimConfig::default());
     let driver = engine.driver("demo");
     let mut events = driver.events();
-    assert_eq!(events.next().await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
     engine.set_events_cut(true);
     run(&driver, "web", 0).await;
-    assert_eq!(timeout(QUIET, events.next()).await.ok(), None, "lost");
+    assert_eq!(told(&mut events).await, None, "lost");
     let mut late = driver.events();
-    assert_eq!(timeout(QUIET, late.next()).await.ok(), None, "a new stream is not established either");
+    assert_eq!(told(&mut late).await, None, "a new stream is not established either");
     engine.set_events_cut(false);
-    assert_eq!(events.next().await, Some(Event::Gap));
-    assert_eq!(late.next().await, Some(Event::Gap));
-    assert_eq!(timeout(QUIET, events.next()).await.ok(), None, "what was lost stays lost");
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
+    assert_eq!(told(&mut late).await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, None, "what was lost stays lost");
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,13 +215,13 @@ async fn late_events_come_when_they_should() {
     let engine = engine(SimConfig { event_delay_ms: 5_000..=5_000, ..SimConfig::default() });
     let driver = engine.driver("demo");
     let mut events = driver.events();
-    assert_eq!(events.next().await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
     let id = engine.place(crate::labels("demo", "web"), 0, Resources::ONE_SLOT, Phase::Running);
-    assert_eq!(events.next().await, Some(Event::Changed));
+    assert_eq!(told(&mut events).await, Some(Event::Changed));
     assert_eq!(engine.now_ms(), 5_000);
     engine.set_event_delay_ms(0..=0);
     engine.hand().exit(&id, 1);
-    assert_eq!(events.next().await, Some(Event::Changed));
+    assert_eq!(told(&mut events).await, Some(Event::Changed));
     assert_eq!(engine.now_ms(), 5_000);
 }
 
@@ -226,10 +229,10 @@ async fn late_events_come_when_they_should() {
 async fn events_of_another_cluster_are_not_told() {
     let engine = engine(SimConfig::default());
     let mut events = engine.driver("demo").events();
-    assert_eq!(events.next().await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
     run(&engine.driver("other"), "web", 0).await;
     engine.place_foreign("postgres");
-    assert_eq!(timeout(QUIET, events.next()).await.ok(), None);
+    assert_eq!(told(&mut events).await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,9 +272,9 @@ async fn capacity_and_availability_are_observed_as_they_are_set() {
     let engine = engine(SimConfig::default());
     let driver = engine.driver("demo");
     let mut events = driver.events();
-    assert_eq!(events.next().await, Some(Event::Gap));
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
     engine.set_capacity("instance-1", Resources::slots_only(1));
-    assert_eq!(events.next().await, Some(Event::Changed));
+    assert_eq!(told(&mut events).await, Some(Event::Changed));
     engine.set_availability("instance-1", InstanceAvailability::Draining);
     let instance = driver.observe().await.expect("it can be observed").instances.remove(0);
     assert_eq!(instance.capacity, Resources::slots_only(1));
