@@ -20,18 +20,21 @@ use driver::{
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::config::DockerConfig;
 use crate::connection::Connection;
 use crate::error::{Errors, Refusal, chain};
 use crate::labels::{self, Identity};
+use crate::lagging::Lagging;
 use crate::{events, spec};
 
-/// Creating again after what held the name is gone. Someone else would have to take the name in between, again and
-/// again, for it not to suffice.
-const CREATE_ATTEMPTS: usize = 3;
+/// A name that is taken by nothing that can be seen is that of a container in the making: a create takes a few
+/// milliseconds on a quiet machine, and this many on a very busy one.
+const NAME_MS: u64 = 3_000;
+/// Milliseconds until such a name is tried again.
+const NAME_AGAIN_MS: u64 = 10;
 /// How often a wait looks at its container itself, in milliseconds. What we suspend and what ends is known at once;
 /// this is for a container that somebody else suspends, and for a wait that broke.
 const LOOK_AGAIN_MS: u64 = 250;
@@ -58,13 +61,14 @@ pub struct DockerDriver {
     checked_images: Mutex<HashSet<String>>,
     /// By the id of an image: whether it carries any of our labels.
     pub(crate) labelled_images: Mutex<HashMap<String, bool>>,
+    pub(crate) lagging: Lagging,
     /// How the containers ended that the last observation showed as ended.
     pub(crate) exits: Mutex<HashMap<ContainerId, Exit>>,
 }
 
 /// What holds the name that a container is to be created under.
 enum Holder {
-    /// Nothing, any more.
+    /// Nothing, any more or yet.
     Nobody,
     /// The same container, created and not started.
     Created(ContainerId),
@@ -97,6 +101,7 @@ impl DockerDriver {
             suspended,
             checked_images: Mutex::default(),
             labelled_images: Mutex::default(),
+            lagging: Lagging::default(),
             exits: Mutex::default(),
         }
     }
@@ -192,7 +197,8 @@ impl DockerDriver {
         }
         let name = identity.name(start.ordinal);
         let docker = self.connection.docker();
-        for _ in 0..CREATE_ATTEMPTS {
+        let given_up = Instant::now() + Duration::from_millis(NAME_MS);
+        while Instant::now() < given_up {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             let body = spec::create_body(&start.spec, identity);
             match self.change(CALL, docker.create_container(Some(options), body)).await? {
@@ -201,7 +207,7 @@ impl DockerDriver {
                 Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
             }
             match self.holder(&name, identity).await? {
-                Holder::Nobody => {}
+                Holder::Nobody => sleep(Duration::from_millis(NAME_AGAIN_MS)).await,
                 Holder::Created(id) => return Ok(Created::Ready(id)),
                 Holder::Running(id) => return Ok(Created::Running(id)),
                 Holder::Ended(id) => {
@@ -216,7 +222,8 @@ impl DockerDriver {
                 }
             }
         }
-        let message = format!("the name {name} was taken again each time that it had become free");
+        let message =
+            format!("the name {name} has been taken for {NAME_MS} ms by a container that cannot be seen");
         Err(self.errors.rejected(CALL, "conflict", message))
     }
 
@@ -397,7 +404,12 @@ impl Driver for DockerDriver {
     }
 
     fn events(&self) -> BoxStream<'static, Event> {
-        events::follow(self.connection.clone(), self.errors.clone(), &self.config.cluster)
+        events::follow(
+            self.connection.clone(),
+            self.errors.clone(),
+            self.lagging.clone(),
+            &self.config.cluster,
+        )
     }
 
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
@@ -452,14 +464,21 @@ impl Driver for DockerDriver {
     }
 
     async fn stop(&self, id: &ContainerId, options: StopOptions) -> Result<Outcome, DriverError> {
-        if options.grace_ms == 0 {
-            return self.kill(id).await;
-        }
-        if let Some(outcome) = self.ask_to_stop(id, options.grace_ms).await? {
-            return Ok(outcome);
-        }
-        // Whether the signal or the kill ended it, we did.
-        self.kill(id).await.map(|_| Outcome::Done)
+        let asked = match options.grace_ms {
+            0 => None,
+            grace_ms => Some(self.ask_to_stop(id, grace_ms).await?),
+        };
+        let outcome = match asked {
+            None => self.kill(id).await?,
+            Some(Some(outcome)) => outcome,
+            Some(None) => {
+                self.kill(id).await?;
+                // Whether the signal or the kill ended it, we did.
+                Outcome::Done
+            }
+        };
+        self.lagging.note(id.clone());
+        Ok(outcome)
     }
 
     async fn freeze(&self, id: &ContainerId) -> Result<Outcome, DriverError> {

@@ -153,6 +153,24 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_cannot_be_reached_says_what_to_do() {
+        for (kind, what_to_do) in [
+            (io::ErrorKind::PermissionDenied, "run as root or as a member of the group"),
+            (io::ErrorKind::NotFound, "start the engine, or correct its address"),
+            (io::ErrorKind::ConnectionRefused, "start the engine, or correct its address"),
+            (io::ErrorKind::TimedOut, "is the host up"),
+        ] {
+            let error = errors().unreachable(EngineError::IOError { err: kind.into() });
+            assert_eq!(error.code(), "unreachable");
+            let text = error.to_string();
+            assert!(text.starts_with("docker unix:///run/engine.sock cannot be reached: "), "{text}");
+            assert!(text.contains(what_to_do), "{text}");
+        }
+        let error = errors().unreachable(EngineError::IOError { err: io::Error::other("no such host") });
+        assert_eq!(error.to_string(), "docker unix:///run/engine.sock cannot be reached: no such host");
+    }
+
+    #[test]
     fn a_broken_answer_leaves_the_outcome_open() {
         let broken = EngineError::IOError { err: io::ErrorKind::ConnectionReset.into() };
         let error = errors().sort("stop", broken).expect_err("it is not a refusal");

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
-use driver::Event;
+use driver::{ContainerId, Event};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::connection::Connection;
 use crate::error::{Errors, chain};
 use crate::labels::CLUSTER;
+use crate::lagging::Lagging;
 
 /// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us.
 const ACTIONS: [&str; 7] = ["create", "start", "pause", "unpause", "die", "destroy", "rename"];
@@ -31,15 +32,27 @@ const ANSWER_MS: u64 = 2_000;
 const LOOK_BACK: Duration = Duration::from_secs(2);
 
 /// Says when an observation of `cluster` is due, for ever.
-pub(crate) fn follow(connection: Connection, errors: Errors, cluster: &str) -> BoxStream<'static, Event> {
-    let follower =
-        Follower { connection, errors, label: format!("{CLUSTER}={cluster}"), failures: 0, live: None };
+pub(crate) fn follow(
+    connection: Connection,
+    errors: Errors,
+    lagging: Lagging,
+    cluster: &str,
+) -> BoxStream<'static, Event> {
+    let follower = Follower {
+        connection,
+        errors,
+        lagging,
+        label: format!("{CLUSTER}={cluster}"),
+        failures: 0,
+        live: None,
+    };
     stream::unfold(follower, |mut follower| async move { Some((follower.next().await, follower)) }).boxed()
 }
 
 struct Follower {
     connection: Connection,
     errors: Errors,
+    lagging: Lagging,
     label: String,
     /// In a row.
     failures: u32,
@@ -75,7 +88,12 @@ impl Follower {
             };
             let lost = tokio::select! {
                 event = live.events.next() => match event {
-                    Some(Ok(_)) => return Event::Changed,
+                    Some(Ok(event)) => {
+                        if let Some(id) = event.actor.and_then(|actor| actor.id) {
+                            self.lagging.note(ContainerId::new(id));
+                        }
+                        return Event::Changed;
+                    }
                     Some(Err(error)) => chain(&error),
                     None => "the engine ended it".to_owned(),
                 },

@@ -25,6 +25,7 @@ mod docker;
 mod error;
 mod events;
 mod labels;
+mod lagging;
 mod observe;
 mod spec;
 

@@ -1,24 +1,29 @@
 //! What is there, in the driver's words.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use driver::{
     ContainerId, DriverError, Exit, InstanceAvailability, Observation, ObservedContainer, ObservedInstance,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use planner::Phase;
-use tracing::warn;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use crate::docker::DockerDriver;
 use crate::error::Refusal;
 use crate::labels::{self, CLUSTER, Identity};
+use crate::lagging::Mark;
 
 const CALL: &str = "observe";
-/// Questions about single containers and images at once, within one observation: enough to hide the way to a distant
-/// engine, few enough not to get in the way of what changes something.
-const PARALLEL_QUESTIONS: usize = 4;
+/// Questions about single containers and images at once, within one observation: as many as may be changing at once.
+const PARALLEL_QUESTIONS: usize = 16;
+/// An inspection waits for what is being done to its container; one that the engine cannot finish with must not make
+/// the whole engine look lost.
+const LOOK_MS: u64 = 1_000;
 const MILLIS_PER_SECOND: u64 = 1_000;
 
 /// A container that carries all our labels, maybe by its image.
@@ -32,18 +37,25 @@ impl DockerDriver {
         let label = format!("{CLUSTER}={}", self.config.cluster);
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        // Before the list: what is heard later is not in it.
+        let lagging = self.lagging.all();
         let listed = match self.ask(CALL, self.connection.docker().list_containers(Some(options))).await? {
             Ok(listed) => listed,
             Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
         };
         let candidates = listed.into_iter().filter_map(candidate).collect();
         let ours = self.own(candidates).await?;
+        for (id, mark) in &lagging {
+            if !ours.iter().any(|container| container.id == *id) {
+                self.lagging.settle(id, *mark);
+            }
+        }
         let instances = self.config.instances.iter().map(|instance| ObservedInstance {
             name: instance.name.clone(),
             capacity: instance.capacity,
             availability: InstanceAvailability::Ready,
         });
-        Ok(Observation { instances: instances.collect(), containers: self.with_exits(ours).await? })
+        Ok(Observation { instances: instances.collect(), containers: self.looked_at(ours, &lagging).await? })
     }
 
     /// Leaves out those that have our labels from their image.
@@ -99,51 +111,65 @@ impl DockerDriver {
         Ok(Some(label.is_some()))
     }
 
-    /// Adds how they ended, asking once for each that has; leaves out those that are gone by now.
-    async fn with_exits(
+    /// Inspects those that the list may be behind about, and those that have ended; leaves out what is gone by now.
+    async fn looked_at(
         &self,
         containers: Vec<ObservedContainer>,
+        lagging: &HashMap<ContainerId, Mark>,
     ) -> Result<Vec<ObservedContainer>, DriverError> {
         let known = std::mem::take(&mut *self.exits.lock().expect("nothing panics while holding it"));
         let known = &known;
-        let containers: Vec<ObservedContainer> = stream::iter(containers)
+        let looked_at: Vec<ObservedContainer> = stream::iter(containers)
             .map(|mut container| async move {
-                if container.phase != Phase::Exited {
+                let mark = lagging.get(&container.id).copied();
+                if mark.is_none() && container.phase == Phase::Exited {
+                    container.exit = known.get(&container.id).cloned();
+                }
+                if mark.is_none() && (container.phase != Phase::Exited || container.exit.is_some()) {
                     return Ok(Some(container));
                 }
-                let exit = match known.get(&container.id) {
-                    Some(exit) => Some(exit.clone()),
-                    None => self.exit(&container.id).await?,
-                };
-                if let Some(exit) = &exit {
-                    let mut exits = self.exits.lock().expect("nothing panics while holding it");
-                    exits.insert(container.id.clone(), exit.clone());
-                }
-                container.exit = exit;
-                Ok::<_, DriverError>(container.exit.is_some().then_some(container))
+                self.look_at(container, mark).await
             })
             .buffered(PARALLEL_QUESTIONS)
             .try_filter_map(|container| async move { Ok(container) })
             .try_collect()
             .await?;
-        Ok(containers)
+        let ended =
+            looked_at.iter().filter_map(|container| Some((container.id.clone(), container.exit.clone()?)));
+        self.exits.lock().expect("nothing panics while holding it").extend(ended);
+        Ok(looked_at)
     }
 
-    async fn exit(&self, id: &ContainerId) -> Result<Option<Exit>, DriverError> {
-        let inspect =
-            self.connection.docker().inspect_container(id.as_str(), None::<InspectContainerOptions>);
-        match self.ask(CALL, inspect).await? {
-            Ok(found) => {
-                let state = found.state.unwrap_or_default();
-                Ok(Some(Exit {
-                    code: state.exit_code.unwrap_or_default(),
-                    out_of_memory: state.oom_killed.unwrap_or_default(),
-                    message: state.error.filter(|message| !message.is_empty()),
-                }))
-            }
-            Err(Refusal { status: 404, .. }) => Ok(None),
-            Err(refusal) => Err(self.errors.refused(CALL, refusal)),
+    /// `None` if it is gone.
+    async fn look_at(
+        &self,
+        mut container: ObservedContainer,
+        mark: Option<Mark>,
+    ) -> Result<Option<ObservedContainer>, DriverError> {
+        let id = container.id.as_str();
+        let inspect = self.connection.docker().inspect_container(id, None::<InspectContainerOptions>);
+        let Ok(answer) = timeout(Duration::from_millis(LOOK_MS), self.ask(CALL, inspect)).await else {
+            debug!(engine = self.errors.engine, container = id, "it cannot be looked at; going by the list");
+            return Ok(Some(container));
+        };
+        let state = match answer? {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(Refusal { status: 404, .. }) => return Ok(None),
+            Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
+        };
+        let listed = std::mem::replace(
+            &mut container.phase,
+            phase(state.status.map(|status| status.to_string()).as_deref()),
+        );
+        if let Some(mark) = mark.filter(|_| listed == container.phase) {
+            self.lagging.settle(&container.id, mark);
         }
+        container.exit = (container.phase == Phase::Exited).then(|| Exit {
+            code: state.exit_code.unwrap_or_default(),
+            out_of_memory: state.oom_killed.unwrap_or_default(),
+            message: state.error.filter(|message| !message.is_empty()),
+        });
+        Ok(Some(container))
     }
 }
 
@@ -157,7 +183,7 @@ fn candidate(listed: ContainerSummary) -> Option<Candidate> {
         instance: identity.instance,
         ordinal,
         generation: identity.generation,
-        phase: phase(listed.state),
+        phase: phase(listed.state.map(|state| state.to_string()).as_deref()),
         created_at_ms: u64::try_from(listed.created.unwrap_or_default())
             .unwrap_or_default()
             .saturating_mul(MILLIS_PER_SECOND),
@@ -166,14 +192,15 @@ fn candidate(listed: ContainerSummary) -> Option<Candidate> {
     Some(Candidate { image: listed.image_id.unwrap_or_default(), container })
 }
 
-fn phase(state: Option<State>) -> Phase {
+/// The list and the inspection have the same words, in different types.
+fn phase(state: Option<&str>) -> Phase {
     match state {
-        Some(State::CREATED) => Phase::Created,
-        Some(State::RESTARTING) => Phase::Starting,
-        Some(State::RUNNING) => Phase::Running,
-        Some(State::PAUSED) => Phase::Frozen,
-        Some(State::EXITED | State::REMOVING | State::DEAD) => Phase::Exited,
-        // An unknown state may take room.
-        Some(State::STOPPING | State::EMPTY) | None => Phase::Stopping,
+        Some("created") => Phase::Created,
+        Some("restarting") => Phase::Starting,
+        Some("running") => Phase::Running,
+        Some("paused") => Phase::Frozen,
+        Some("exited" | "removing" | "dead") => Phase::Exited,
+        // `stopping`, and a word of the future: it may take room.
+        _ => Phase::Stopping,
     }
 }

@@ -1,0 +1,152 @@
+//! An engine that is away, hangs, or breaks off: what is told, and what becomes of it afterwards.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use driver::{Driver, DriverError, Event};
+use driver_docker::{DockerDriver, EngineAddress, Limits};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
+use planner::Phase;
+use tokio::time::timeout;
+
+use support::{Cluster, Mode, PATIENCE, Proxy, observe, running, start_of, workload};
+
+/// A driver that reaches the engine through the proxy, and soon gives up.
+fn driver_through(proxy: &Proxy, cluster: &Cluster) -> DockerDriver {
+    let mut config = cluster.config();
+    config.engine = proxy.address();
+    config.limits = Limits { observe_ms: 500, change_ms: 10_000, ..Limits::default() };
+    DockerDriver::new(config)
+}
+
+async fn next(events: &mut BoxStream<'static, Event>) -> Event {
+    timeout(PATIENCE, events.next()).await.expect("an event comes").expect("the stream goes on")
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_unreachable_and_nothing_was_asked() {
+    let cluster = Cluster::new();
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("engine.sock");
+    let mut config = cluster.config();
+    config.engine = EngineAddress::Unix(path.clone());
+    let driver = DockerDriver::new(config);
+    let shown = path.display();
+    let error = driver.observe().await.expect_err("there is no engine");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "docker unix://{shown} cannot be reached: there is no such socket: start the engine, or correct its address"
+        )
+    );
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("it can listen there"));
+    let error = driver.start(&start_of(0, workload(&[])), None).await.expect_err("nobody listens any more");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "docker unix://{shown} cannot be reached: connection refused: start the engine, or correct its address"
+        )
+    );
+    assert!(matches!(error, DriverError::Unreachable { source: Some(_), .. }));
+
+    let mut config = cluster.config();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    config.engine = format!("tcp://{}", closed.expect("a port is free")).parse().expect("it is an address");
+    let error = DockerDriver::new(config).observe().await.expect_err("nobody listens");
+    assert_eq!(error.code(), "unreachable");
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_leaves_the_outcome_open_in_time() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let driver = driver_through(&proxy, &cluster);
+    proxy.set(Mode::Hang);
+    let begun = Instant::now();
+    let error = driver.observe().await.expect_err("the engine hangs");
+    assert_eq!(error.code(), "outcome_unknown");
+    assert!(error.to_string().contains(" gave no clear answer to observe: "), "{error}");
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+    proxy.set(Mode::Forward);
+    observe(&driver).await;
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_is_lost_is_completed_by_the_same_start() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let driver = driver_through(&proxy, &cluster);
+    let start = start_of(0, workload(&[]));
+    driver.prepare(&start.spec).await.expect("the image is there");
+    for mode in [Mode::Drop, Mode::DropAnswer, Mode::DropAnswer] {
+        proxy.set(mode);
+        let error = driver.start(&start, None).await.expect_err("the answer is lost");
+        assert_eq!(error.code(), "outcome_unknown", "{error}");
+    }
+    proxy.set(Mode::Forward);
+    let started = driver.start(&start, None).await.expect("it starts");
+    let observed = observe(&driver).await.containers;
+    assert_eq!(observed.len(), 1, "one container, however often it was asked for");
+    assert_eq!((&observed[0].id, observed[0].phase), (&started.id, Phase::Running));
+}
+
+#[tokio::test]
+async fn a_gap_comes_first_when_the_events_are_back() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let driver = driver_through(&proxy, &cluster);
+    let mut events = driver.events();
+    assert_eq!(next(&mut events).await, Event::Gap);
+    let id = running(&driver, 0).await;
+    assert_eq!(next(&mut events).await, Event::Changed);
+
+    proxy.set(Mode::Drop);
+    proxy.cut();
+    // What happens meanwhile, by another way.
+    cluster.driver().freeze(&id).await.expect("it freezes");
+    let away =
+        timeout(Duration::from_millis(300), async { while next(&mut events).await == Event::Changed {} });
+    assert!(away.await.is_err(), "no gap is told before the engine is back");
+    assert!(proxy.requests("/_ping").len() >= 3, "it tries again and again");
+    proxy.set(Mode::Forward);
+    assert_eq!(next(&mut events).await, Event::Gap);
+    assert_eq!(observe(&driver).await.containers[0].phase, Phase::Frozen);
+    driver.thaw(&id, None).await.expect("it thaws");
+    while observe(&driver).await.containers[0].phase != Phase::Running {
+        next(&mut events).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_has_gone_silent_is_noticed() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let driver = driver_through(&proxy, &cluster);
+    let mut events = driver.events();
+    assert_eq!(next(&mut events).await, Event::Gap);
+    // The stream stays open, and nothing new is answered: as with an engine that is stopped or cut off.
+    proxy.set(Mode::Hang);
+    let following = tokio::spawn(async move {
+        let event = next(&mut events).await;
+        (event, events)
+    });
+    // One ping to connect, one that finds it silent, one to connect again.
+    timeout(PATIENCE, proxy.until_requests("/_ping", 3)).await.expect("its silence is noticed");
+    proxy.set(Mode::Forward);
+    let (event, _events) = following.await.expect("it did not panic");
+    assert_eq!(event, Event::Gap);
+}
+
+#[tokio::test]
+async fn no_more_calls_are_under_way_than_allowed() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let mut config = cluster.config();
+    config.engine = proxy.address();
+    config.limits = Limits { parallel_calls: 2, ..Limits::default() };
+    let driver = DockerDriver::new(config);
+    let starts: Vec<_> = (0..6).map(|ordinal| start_of(ordinal, workload(&[]))).collect();
+    for started in join_all(starts.iter().map(|start| driver.start(start, None))).await {
+        started.expect("it starts");
+    }
+    assert_eq!(proxy.requests("/start").len(), 6);
+    assert_eq!(proxy.most_changes_at_once(), 2);
+}

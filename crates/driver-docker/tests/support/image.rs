@@ -1,0 +1,93 @@
+//! Images from nothing but the workload's binary.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use bollard::body_full;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::TryStreamExt;
+
+use super::engine;
+
+const NAME: &str = "force12-test/workload";
+/// Of a file in a tar archive.
+const BLOCK_BYTES: usize = 512;
+
+/// The name of an image whose containers run the workload. It is left on the engine for the next run.
+pub(crate) fn workload_image() -> &'static str {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // Whoever asks is inside a runtime already.
+        let building = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime can be made").block_on(build_image(NAME, &[], true));
+        });
+        building.join().expect("the image of the workload can be built");
+    });
+    NAME
+}
+
+/// Builds an image of the workload with these labels, which runs it if it `has_command`.
+pub(crate) async fn build_image(name: &str, labels: &[(String, String)], has_command: bool) {
+    let mut dockerfile = "FROM scratch\nCOPY workload /workload\n".to_owned();
+    if has_command {
+        dockerfile.push_str("CMD [\"/workload\"]\n");
+    }
+    for (key, value) in labels {
+        writeln!(dockerfile, "LABEL {key}=\"{value}\"").expect("a string takes it");
+    }
+    let mut archive = Vec::new();
+    append(&mut archive, "Dockerfile", 0o644, dockerfile.as_bytes());
+    append(&mut archive, "workload", 0o755, workload_binary());
+    archive.extend([0; 2 * BLOCK_BYTES]);
+    let options = BuildImageOptionsBuilder::new().t(name).rm(true).forcerm(true).build();
+    let engine = engine();
+    let built = engine.build_image(options, None, Some(body_full(archive.into())));
+    let built: Result<Vec<_>, _> = built.try_collect().await;
+    built.expect("the engine builds the image");
+}
+
+fn workload_binary() -> &'static [u8] {
+    static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let output = Command::new(cargo)
+            .args(["build", "--package", "workload", "--message-format", "json"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be run");
+        assert!(output.status.success(), "the workload cannot be built");
+        let messages = String::from_utf8(output.stdout).expect("cargo writes text");
+        let executable = messages.lines().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).expect("cargo writes JSON");
+            message["executable"].as_str().map(str::to_owned)
+        });
+        std::fs::read(executable.expect("cargo says what it has built")).expect("the binary is there")
+    })
+}
+
+/// Appends one file to a tar archive.
+fn append(archive: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) {
+    let mut header = [0; BLOCK_BYTES];
+    let mut field = |offset: usize, text: &str| {
+        header[offset..offset + text.len()].copy_from_slice(text.as_bytes());
+    };
+    field(0, name);
+    field(100, &format!("{mode:07o}"));
+    field(108, "0000000");
+    field(116, "0000000");
+    field(124, &format!("{:011o}", content.len()));
+    field(136, "00000000000");
+    // The checksum is taken over the header with blanks in its own place.
+    field(148, "        ");
+    field(156, "0");
+    field(257, "ustar");
+    field(263, "00");
+    let checksum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{checksum:06o}\0 ").as_bytes());
+    archive.extend(header);
+    archive.extend(content);
+    archive.resize(archive.len().next_multiple_of(BLOCK_BYTES), 0);
+}
