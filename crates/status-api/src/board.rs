@@ -26,7 +26,7 @@ pub struct Outdated {
 pub struct Board {
     snapshot: Option<Snapshot>,
     source: Option<Source>,
-    /// Counts the changes of `source.live`: the same snapshot is another document while it is not live.
+    /// Counts the changes of `source`: the same snapshot is another document while it is not live.
     revision: u64,
     retired_epochs: VecDeque<String>,
 }
@@ -55,13 +55,16 @@ impl Board {
         Ok(is_newer || revived)
     }
 
-    /// The scheduler is no longer heard. True if there is something new to show: only the first reason is kept, so
-    /// that `since` stays the moment of the loss.
+    /// The scheduler is not heard, for this reason. True if there is something new to show. `since` stays the moment
+    /// of the loss, however often the reason changes.
     pub fn lose(&mut self, reason: String, now: Timestamp) -> bool {
-        if self.snapshot.is_none() || !self.is_live() {
+        let Some(source) = &self.source else { return false };
+        let since = if source.live { now } else { source.since };
+        let lost = Source { live: false, since, reason: Some(reason) };
+        if *source == lost {
             return false;
         }
-        self.source = Some(Source { live: false, since: now, reason: Some(reason) });
+        self.source = Some(lost);
         self.revision += 1;
         true
     }
@@ -123,13 +126,11 @@ mod tests {
         assert_eq!(live.source, Some(Source { live: true, since: at(1_000), reason: None }));
 
         assert!(board.lose("connection refused".to_owned(), at(5_000)));
-        assert!(
-            !board.lose("again".to_owned(), at(6_000)),
-            "it is lost since 5,000 and for the first reason"
-        );
+        assert!(!board.lose("connection refused".to_owned(), at(6_000)), "nothing new");
+        assert!(board.lose("no such host".to_owned(), at(7_000)));
         let lost = board.document().unwrap();
         assert_eq!((lost.success, lost.success_since), (None, at(5_000)));
-        let reason = Some("connection refused".to_owned());
+        let reason = Some("no such host".to_owned());
         assert_eq!(lost.source, Some(Source { live: false, since: at(5_000), reason }));
         assert_eq!(lost.services, live.services, "the last known state stays");
     }

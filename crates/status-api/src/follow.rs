@@ -1,14 +1,12 @@
 //! Keeps a connection to the scheduler's stream, and says so when there is none.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{StatusCode, Url};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -36,23 +34,13 @@ pub struct Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// Nobody answers.
-    #[error("cannot connect to {url}: {}", chain(source))]
-    Connect {
-        /// What was asked.
-        url: Url,
-        /// Why not.
-        source: reqwest::Error,
-    },
+    #[error("the scheduler cannot be connected to: {}", root(.0))]
+    Connect(#[source] reqwest::Error),
     /// The answer is not a stream.
-    #[error("{url} answered {status}, and not with a stream of events; is scheduler_url right?")]
-    NotAStream {
-        /// What was asked.
-        url: Url,
-        /// The status.
-        status: u16,
-    },
+    #[error("the scheduler answered {0}, and not with a stream of events; is scheduler_url right?")]
+    NotAStream(StatusCode),
     /// The connection broke.
-    #[error("the stream broke: {}", chain(.0))]
+    #[error("the stream broke: {}", root(.0))]
     Broken(#[source] reqwest::Error),
     /// The scheduler ended the stream.
     #[error("the stream ended")]
@@ -75,8 +63,8 @@ impl FollowError {
     /// For the metric; one word each.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Connect { .. } => "connect",
-            Self::NotAStream { .. } => "not_a_stream",
+            Self::Connect(_) => "connect",
+            Self::NotAStream(_) => "not_a_stream",
             Self::Broken(_) => "broken",
             Self::Ended => "ended",
             Self::Silent(_) => "silent",
@@ -87,16 +75,13 @@ impl FollowError {
     }
 }
 
-/// An error with its causes, which reqwest leaves out of its own text.
-pub(crate) fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(text, ": {next}");
-        cause = next.source();
+/// The first cause of an error, which reqwest leaves out of its own text: `Connection refused (os error 111)`.
+pub(crate) fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
     }
-    text
+    cause.to_string()
 }
 
 /// Opens streams: over HTTP, or scripted in tests.
@@ -127,19 +112,19 @@ impl Dial for Http {
 
     async fn dial(&self) -> Result<Self::Bytes, FollowError> {
         let events = HeaderValue::from_static("text/event-stream");
-        let response =
-            self.client.get(self.url.clone()).header(ACCEPT, &events).send().await.map_err(|source| {
-                FollowError::Connect { url: self.url.clone(), source: source.without_url() }
-            })?;
+        let response = self
+            .client
+            .get(self.url.clone())
+            .header(ACCEPT, &events)
+            .send()
+            .await
+            .map_err(|error| FollowError::Connect(error.without_url()))?;
         let is_events = response
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(events.as_bytes()));
         if !response.status().is_success() || !is_events {
-            return Err(FollowError::NotAStream {
-                url: self.url.clone(),
-                status: response.status().as_u16(),
-            });
+            return Err(FollowError::NotAStream(response.status()));
         }
         Ok(response.bytes_stream().map_err(|error| FollowError::Broken(error.without_url())).boxed())
     }
@@ -312,14 +297,17 @@ mod tests {
         seen
     }
 
-    /// Time, epoch, sequence, live.
+    /// Time, epoch, sequence, live; a change of the reason alone is left out.
     fn brief(seen: &[(u64, Snapshot)]) -> Vec<(u64, &str, u64, bool)> {
-        seen.iter()
+        let mut brief: Vec<_> = seen
+            .iter()
             .map(|(at, snapshot)| {
                 let live = snapshot.source.as_ref().unwrap().live;
                 (*at, snapshot.epoch.as_str(), snapshot.sequence, live)
             })
-            .collect()
+            .collect();
+        brief.dedup_by_key(|&mut (_, epoch, sequence, live)| (epoch, sequence, live));
+        brief
     }
 
     fn reason(seen: &[(u64, Snapshot)], at: usize) -> &str {
@@ -390,6 +378,10 @@ mod tests {
         let older = vec![sends(&snapshot("a", 8))];
         let seen = published(vec![newer, older], 1_000).await;
         assert_eq!(brief(&seen), [(0, "a", 9, true), (10, "a", 9, false)]);
+        assert!(
+            reason(&seen, 2).starts_with("the scheduler served an old state (sequence 8 of "),
+            "{seen:?}"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use reqwest::Url;
 use service_kit::problem::Problem;
 use tokio::sync::Semaphore;
 
-use crate::follow::chain;
+use crate::follow::root;
 
 /// From the connection to the last byte; less than this service's own answers may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -109,7 +109,7 @@ impl Upstream {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         self.answer(response).await
     }
 
@@ -117,7 +117,7 @@ impl Upstream {
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE).cloned();
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > ANSWER_MAX_BYTES {
                 return Err(Problem::bad_gateway(format!(
                     "{} answered with more than {ANSWER_MAX_BYTES} bytes; ask for less",
@@ -145,11 +145,9 @@ impl Upstream {
         Ok((status, headers, Body::from(body.freeze())).into_response())
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Problem {
+    fn unreachable(&self, error: &reqwest::Error) -> Problem {
         // The URL is the operator's to know; a caller is told the name.
-        let error = error.without_url();
-        let text = chain(&error);
-        tracing::warn!(service = self.name, error = text, "a request could not be passed on");
+        tracing::warn!(url = %self.base, error = root(error), "a request could not be passed on");
         let why = if error.is_timeout() {
             format!("not within {} ms", ANSWER_MAX.as_millis())
         } else if error.is_connect() {

@@ -28,7 +28,9 @@ export class Controls {
     release.addEventListener("click", () => void this.command("Demand follows the generator again", "DELETE", "/v1/demand"));
     this.#demands = element("div", { hidden: true }, rows, release);
     this.#list = new KeyedList(rows, (key) => key, (key) => this.#row(key), () => {});
-    root.replaceChildren(
+    const credentials = element(
+      "form",
+      { class: "token" },
       element(
         "label",
         { for: "token" },
@@ -36,6 +38,10 @@ export class Controls {
         element("span", { class: "quiet" }, " (scripts/demo prints where it is; not needed where none is set)"),
       ),
       this.#token,
+    );
+    credentials.addEventListener("submit", (event) => event.preventDefault());
+    root.replaceChildren(
+      credentials,
       this.#demands,
       this.#result,
     );
@@ -62,7 +68,7 @@ export class Controls {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 401) this.#token.focus();
-      this.#say(`Refused: ${error.message}`, true);
+      this.#say(`Not done: ${error.message}.`, true);
     }
   }
 

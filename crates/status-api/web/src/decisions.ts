@@ -2,11 +2,11 @@
 
 import { get, Refused } from "./api";
 import { element, KeyedList, setAttribute, setText } from "./dom";
-import { actionWords } from "./words";
+import { actionWords, sentence } from "./words";
 import type { Decision } from "./wire";
 
 /** As many as people read; `GET /v1/decisions` has the others. */
-const SHOWN = 12;
+const SHOWN = 8;
 /** Decisions follow each other within milliseconds; they are asked for once in this time. */
 const INTERVAL_MS = 1_000;
 
@@ -77,7 +77,7 @@ function update(view: View, decision: Decision): void {
   const shown = JSON.stringify([decision.summary, decision.actions, decision.not_done]);
   if (shown === view.shown) return;
   view.shown = shown;
-  setText(view.text, decision.summary);
+  setText(view.text, sentence(decision.summary));
   view.actions.replaceChildren(
     ...decision.actions.map((action) => {
       const line = element("li", {}, actionWords(action));

@@ -41,7 +41,9 @@ export class HistoryChart {
     }
     const from = now - this.windowMs;
     const data = columns(trace.points, services, from, now);
+    const hadGaps = this.#gaps.length > 0;
     this.#gaps = data.gaps;
+    if (this.#plot && hadGaps !== data.gaps.length > 0) this.#showLegend(this.#plot, services, tones);
     const top = Math.max(1, data.top);
     this.#plot?.batch(() => {
       // The tallest pile is drawn first, and each more important one over it.
@@ -87,8 +89,8 @@ export class HistoryChart {
         cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
         scales: { x: { time: true, auto: false }, y: { auto: false } },
         axes: [
-          { ...axis, space: 90, values: (_, splits) => splits.map((at) => clock.format(at * 1000)) },
-          { ...axis, size: 36, incrs: [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000] },
+          { ...axis, size: 30, space: 90, values: (_, splits) => splits.map((at) => clock.format(at * 1000)) },
+          { ...axis, size: 36, space: 45, incrs: [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000] },
         ],
         series: [
           {},
@@ -127,11 +129,12 @@ export class HistoryChart {
       // Series are drawn from the top of the pile, so the last service is the first series.
       const own = value(services.length - index);
       const below = index === 0 ? 0 : value(services.length - index + 1);
-      const text = own === undefined ? "" : own === null ? "not heard" : String(own - (below ?? 0));
+      const text = own === undefined ? "" : own === null ? "nothing known" : String(own - (below ?? 0));
       return [service.name, `var(${tones.get(service.name) ?? ""})`, text];
     });
     const last = value(services.length + 2);
     entries.push(["demand", "var(--demand)", last === undefined ? "" : last === null ? "unknown" : String(last)]);
+    if (this.#gaps.length > 0) entries.push(["nothing known", "var(--gap)", ""]);
     while (this.#legend.children.length > entries.length) this.#legend.lastElementChild?.remove();
     entries.forEach(([name, tone, text], index) => {
       let item = this.#legend.children[index];

@@ -14,7 +14,7 @@ import { pointOf, Trace } from "./series";
 import { Services } from "./services";
 import { tones } from "./tones";
 import type { History, Latency } from "./wire";
-import { duration, headline, latency } from "./words";
+import { duration, headline, latency, sentence } from "./words";
 
 /** The choices of the history chart; the widest is what status-api keeps by default. */
 const WINDOWS: readonly (readonly [ms: number, words: string])[] = [
@@ -28,7 +28,7 @@ const FRAME_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1_000 
 const ANNOUNCE_AFTER_MS = 1_500;
 
 const controls = new Controls(byId("controls"));
-const nowChart = new NowChart(byId("now"));
+const nowChart = new NowChart(byId("now"), byId("limit"));
 const historyChart = new HistoryChart(byId("history"), WINDOWS[0]?.[0] ?? 60_000);
 const services = new Services(byId("services"), (name, command) => {
   void controls.command(`${name}: ${command} done`, "POST", `/v1/services/${encodeURIComponent(name)}/${command}`);
@@ -51,12 +51,9 @@ async function loadHistory(): Promise<void> {
   try {
     const widest = WINDOWS.at(-1)?.[0] ?? 0;
     const history = await get<History>(`/v1/history?window_ms=${widest}`);
-    const loaded = Trace.of(history);
-    const last = loaded.points.at(-1);
-    if (last) clock.observe(last.at, Date.now());
-    // What arrived while the answer was on its way comes after it.
-    for (const point of trace.points.slice(askedAt)) loaded.add(point);
-    trace = loaded;
+    const last = history.samples.at(-1);
+    if (last) clock.observe(Date.parse(last.at), Date.now());
+    trace = trace.merged(Trace.of(history), askedAt);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     // The charts then begin with now; the banner says what is wrong.
@@ -131,7 +128,7 @@ function render(): void {
     setAttribute(byId("success"), "data-tone", line.tone);
     setText(byId("headline"), line.text);
     setText(byId("detail"), line.detail);
-    setText(byId("summary"), live ? snapshot.summary : "");
+    setText(byId("summary"), live ? sentence(snapshot.summary) : "");
     setText(byId("cluster"), snapshot.cluster);
     document.title = `${line.tone === "good" ? "✓" : line.tone === "bad" ? "✗" : "…"} ${snapshot.cluster} – Force12`;
     const palette = tones(snapshot.services);

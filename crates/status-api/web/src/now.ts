@@ -43,13 +43,14 @@ function barsOf(service: ServiceSnapshot, tone: string): Bar[] {
 export class NowChart {
   readonly #plot: HTMLElement;
   readonly #limit: HTMLElement;
-  readonly #limitText: HTMLElement;
   readonly #bars: KeyedList<Bar, BarView>;
   #top = 1;
 
-  constructor(private readonly root: HTMLElement) {
-    this.#limitText = element("span");
-    this.#limit = element("div", { class: "limit" }, this.#limitText);
+  constructor(
+    private readonly root: HTMLElement,
+    private readonly limitText: HTMLElement,
+  ) {
+    this.#limit = element("div", { class: "limit" });
     const bars = element("div", { class: "bars" });
     this.#plot = element("div", { class: "now-plot" }, this.#limit, bars);
     root.replaceChildren(this.#plot);
@@ -63,7 +64,7 @@ export class NowChart {
     this.#plot.classList.toggle("blocks", this.#top <= BLOCKS_MAX);
     this.#plot.style.setProperty("--top", String(this.#top));
     this.#limit.style.setProperty("--at", String(usable / this.#top));
-    setText(this.#limitText, `${usable} slots`);
+    setText(this.limitText, `${usable} usable slots`);
     this.#bars.show(bars);
     const words = bars.map((bar) => `${bar.name} ${bar.what} ${bar.slots ?? "unknown"}`).join(", ");
     setAttribute(this.root, "aria-label", `Now, in slots: ${words}; usable ${usable}.`);

@@ -38,6 +38,21 @@ export class Trace {
     return trace;
   }
 
+  /**
+   * The same with what `served` knows better: its points replace our own from its first on, up to our point number
+   * `after`, which was the next when it was asked for. What we saw earlier stays: a status-api that was started
+   * again begins with nothing.
+   */
+  merged(served: Trace, after: number): Trace {
+    const result = new Trace();
+    const from = served.points[0]?.at ?? Infinity;
+    this.points.forEach((point, index) => {
+      if (point.at < from && index < after) result.add(point);
+    });
+    for (const point of [...served.points, ...this.points.slice(after)]) result.add(point);
+    return result;
+  }
+
   /** The page's own loss of connection, or a snapshot as it arrives. An earlier moment is moved to the last. */
   add(point: Point): void {
     const last = this.points.at(-1);

@@ -27,6 +27,9 @@ const BLOCKED: readonly (readonly [code: string, words: string])[] = [
   ["in_progress", "containers are being started or stopped"],
 ];
 
+/** More services than this are compared in the table only. */
+const COMPARED_MAX = 4;
+
 /** A code of `blocked_by` in words; a code that this page does not know is shown as it is. */
 export function blockedWords(code: string): string {
   return BLOCKED.find(([known]) => known === code)?.[1] ?? code.replaceAll("_", " ");
@@ -38,8 +41,9 @@ export function byWeight(codes: readonly string[]): string[] {
   return [...codes].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
 }
 
-function capitalised(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+/** A served sentence, which has neither capital nor full stop, as people write it. */
+export function sentence(text: string): string {
+  return text === "" ? "" : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
 /** `4 + 5 = 9 slots`: what runs, in the order of importance, against the usable slots. */
@@ -51,22 +55,22 @@ export function equation(snapshot: Snapshot): string {
   return sum === usable ? `${left} = ${usable} slots` : `${left} ${terms.length > 1 ? `= ${sum} ` : ""}of ${usable} slots`;
 }
 
-/** `priority1 runs 4 of 4`. */
-function serviceWords(service: ServiceSnapshot): string {
-  if (service.kind === "fill") return `${service.name} fills with ${service.running}`;
-  if (service.demand === null) return `${service.name} runs ${service.running}, demand unknown`;
-  const unmet = service.unmet > 0 ? `, ${service.unmet} unmet` : "";
-  return `${service.name} runs ${service.running} of ${service.demand}${unmet}`;
+/** `priority1: 4 running = 4 wanted`. */
+function comparison({ name, running, demand, unmet }: ServiceSnapshot): string {
+  if (demand === null) return `${name}: ${running} running, demand unknown`;
+  const missing = unmet > 0 ? `, ${unmet} unmet` : "";
+  return `${name}: ${running} running ${running === demand ? "=" : "≠"} ${demand} wanted${missing}`;
 }
 
 /** The success line. */
 export function headline(snapshot: Snapshot): Headline {
-  const detail = [...snapshot.services.slice(0, 4).map(serviceWords), equation(snapshot)].join(" · ");
+  const demanded = snapshot.services.filter((service) => service.kind === "demand").slice(0, COMPARED_MAX);
+  const detail = [...demanded.map(comparison), equation(snapshot)].join(" · ");
   if (snapshot.source?.live === false || snapshot.success === null) {
     return {
       tone: "unknown",
-      text: "Not known whether demand is met: the scheduler is not heard.",
-      detail: capitalised(snapshot.source?.reason ?? "the last known state is shown"),
+      text: "Not known whether demand is met: this is not the present.",
+      detail: sentence(snapshot.source?.reason ?? "the last known state is shown"),
     };
   }
   if (snapshot.success) {
@@ -108,5 +112,5 @@ export function actionWords(action: DecisionAction): string {
     unknown: "the engine gave no clear answer",
   }[action.outcome];
   const detail = action.detail === undefined ? "" : `: ${action.detail}`;
-  return `${capitalised(action.words)} (${outcome}${detail}).`;
+  return sentence(`${action.words} (${outcome}${detail})`);
 }

@@ -80,6 +80,15 @@ describe("a trace", () => {
     ]);
   });
 
+  it("keeps what was seen before a served history begins, and what came after it was asked for", () => {
+    const own = new Trace();
+    for (const at of [1_000, 2_000, 3_000, 4_000, 5_000]) own.add(point(at, 1, [1, 8]));
+    const served = new Trace();
+    for (const at of [2_500, 3_500]) served.add(point(at, 2, [2, 7]));
+    expect(own.merged(served, 4).points.map(({ at }) => at)).toEqual([1_000, 2_000, 2_500, 3_500, 5_000]);
+    expect(own.merged(new Trace(), 4).points.length).toBe(5);
+  });
+
   it("never goes back in time, and is bounded", () => {
     const trace = new Trace();
     trace.add(point(1_000, 4, [4, 5]));

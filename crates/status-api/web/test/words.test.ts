@@ -7,7 +7,7 @@ describe("the success line", () => {
     const line = headline(demo({ demand: 4, running: [4, 5] }));
     expect(line.tone).toBe("good");
     expect(line.text).toBe("Every demand is met, and no room is left idle.");
-    expect(line.detail).toBe("priority1 runs 4 of 4 · priority2 fills with 5 · 4 + 5 = 9 slots");
+    expect(line.detail).toBe("priority1: 4 running = 4 wanted · 4 + 5 = 9 slots");
   });
 
   it("says that capacity is what is missing", () => {
@@ -16,7 +16,7 @@ describe("the success line", () => {
     );
     expect(line.tone).toBe("bad");
     expect(line.text).toBe("Not met: more is wanted than there is room for.");
-    expect(line.detail).toContain("priority1 runs 9 of 12, 3 unmet");
+    expect(line.detail).toContain("priority1: 9 running ≠ 12 wanted, 3 unmet");
   });
 
   it("tells catching up from being stuck", () => {
@@ -30,7 +30,7 @@ describe("the success line", () => {
     for (const success of [true, null]) {
       const line = headline({ ...demo({ demand: 4, running: [4, 5] }), success, source });
       expect(line.tone).toBe("unknown");
-      expect(line.detail).toBe("Connection refused");
+      expect(line.detail).toBe("Connection refused.");
     }
   });
 
@@ -39,7 +39,7 @@ describe("the success line", () => {
       demo({ demand: null, running: [4, 5], success: false, blocked_by: ["unknown_demand"] }),
     );
     expect(line.text).toBe("Not met: a demand is not known.");
-    expect(line.detail).toContain("priority1 runs 4, demand unknown");
+    expect(line.detail).toContain("priority1: 4 running, demand unknown");
   });
 });
 
