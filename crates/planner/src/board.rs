@@ -71,12 +71,10 @@ pub(crate) struct Tally {
     pub(crate) coming: u32,
     /// Containers on their way out.
     pub(crate) leaving: u32,
-    /// How many more may be taken by others before the service falls below its target.
-    pub(crate) surplus: u32,
+    /// The most that it may have: its target, or a fill service's max.
+    pub(crate) limit: u32,
     /// How many it may have of what its priority has.
     pub(crate) share: u32,
-    /// How many more may be taken by others before the service falls below its share.
-    pub(crate) over_share: u32,
     /// On lost instances, still thought to run.
     pub(crate) on_lost: u32,
 }
@@ -148,10 +146,7 @@ impl<'a> Board<'a> {
         }
         if standing == Standing::Settled {
             let draining = spot.state == InstanceState::Draining;
-            let tally = &mut self.tallies[service.index()];
-            tally.count_out(container, draining);
-            tally.surplus = tally.surplus.saturating_sub(1);
-            tally.over_share = tally.over_share.saturating_sub(1);
+            self.tallies[service.index()].count_out(container, draining);
         }
     }
 
@@ -198,6 +193,16 @@ impl<'a> Board<'a> {
         tally.coming += 1;
     }
 
+    /// Takes back a start that [`Self::bring`] decided.
+    pub(crate) fn turn_back(&mut self, instance: InstanceId, position: usize) {
+        let spot = &mut self.spots[instance.index()];
+        let arrival = spot.arrivals.remove(position);
+        spot.committed = spot.committed.minus(self.state.service(arrival.service).request);
+        let tally = &mut self.tallies[arrival.service.index()];
+        tally.kept -= 1;
+        tally.coming -= 1;
+    }
+
     /// Whether one more container of `service` may be frozen on the instance.
     pub(crate) fn may_freeze(&self, instance: InstanceId, service: ServiceId) -> bool {
         let bounds = self.state.instance(instance);
@@ -240,6 +245,16 @@ impl Fate {
 }
 
 impl Tally {
+    /// How many more may be taken by others before the service falls below its target.
+    pub(crate) const fn surplus(&self) -> u32 {
+        self.kept.saturating_sub(self.limit)
+    }
+
+    /// How many more may be taken by others before the service falls below its share.
+    pub(crate) const fn over_share(&self) -> u32 {
+        self.kept.saturating_sub(self.share)
+    }
+
     fn count_in(&mut self, container: &Container, draining: bool) {
         self.kept += 1;
         if container.phase == Phase::Running {
@@ -327,21 +342,28 @@ impl Spot {
         }
         spot.free_now = instance.capacity.minus(taken);
         spot.overfull = !taken.fits(instance.capacity);
-        // Whoever waits already has a claim: first on the room that it waits for, then on what is free.
+        // Whoever waits already has a claim: first on the room that it waits for, then on what is free, then, to
+        // be safe, on whatever else is being cleared. Those with the least to choose from come first.
+        let waits_for = |container: &Container, key: ContainerKey| match &container.operation {
+            Some(Operation::Start { after } | Operation::Thaw { after }) => after.contains(&key),
+            _ => false,
+        };
+        waiting.sort_by_key(|container| {
+            (spot.leaving.iter().filter(|(key, _)| waits_for(container, *key)).count(), container.key)
+        });
         for container in waiting {
-            let after: &[ContainerKey] = match &container.operation {
-                Some(Operation::Start { after } | Operation::Thaw { after }) => after,
-                _ => &[],
-            };
             let mut lacks = container.lacks(state.service(container.key.service).request);
-            for (key, residual) in &mut spot.leaving {
-                if after.contains(key) {
-                    let drawn = lacks.cut_to(*residual);
-                    *residual = residual.minus(drawn);
-                    lacks = lacks.minus(drawn);
-                }
-            }
-            spot.free_now = spot.free_now.minus(lacks);
+            let mut draw = |from: &mut Resources| {
+                let drawn = lacks.cut_to(*from);
+                *from = from.minus(drawn);
+                lacks = lacks.minus(drawn);
+            };
+            spot.leaving
+                .iter_mut()
+                .filter(|(key, _)| waits_for(container, *key))
+                .for_each(|(_, room)| draw(room));
+            draw(&mut spot.free_now);
+            spot.leaving.iter_mut().for_each(|(_, room)| draw(room));
         }
         spot
     }

@@ -155,12 +155,10 @@ pub fn no_superfluous_stop(state: &State, plan: &Plan) -> Result<(), String> {
     let request = |key: ContainerKey| state.service(key.service).request;
     for action in &plan.actions {
         let victim = action.container();
-        let by_share = match action {
-            Action::Stop { reason: StopReason::Preempted { .. }, .. }
-            | Action::Freeze { reason: StopReason::Preempted { .. }, .. } => false,
-            Action::Stop { reason: StopReason::Share { .. }, .. } => true,
-            _ => continue,
-        };
+        let (Action::Stop { reason, .. } | Action::Freeze { reason, .. }) = action else { continue };
+        if !matches!(reason, StopReason::Preempted { .. } | StopReason::Share { .. }) {
+            continue;
+        }
         let importance = state.service(victim.service).priority;
         let gone: Vec<ContainerKey> = plan
             .actions
@@ -180,10 +178,8 @@ pub fn no_superfluous_stop(state: &State, plan: &Plan) -> Result<(), String> {
             let key = other.container();
             let priority = state.service(key.service).priority;
             let arrives = matches!(other, Action::Start { .. } | Action::Thaw { .. });
-            if arrives
-                && key.instance == victim.instance
-                && (priority < importance || by_share && priority == importance)
-            {
+            let for_others = priority < importance || priority == importance && key.service != victim.service;
+            if arrives && key.instance == victim.instance && for_others {
                 sum = sum.plus(request(key));
             }
         }

@@ -1,7 +1,7 @@
 //! Issuing: what has been decided becomes actions in order, each start paired with whatever it waits for.
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{ContainerKey, InstanceId, InstanceState, Resources, ServiceId};
+use crate::model::{ContainerKey, InstanceId, InstanceState, Operation, Resources, ServiceId};
 use crate::plan::Action;
 use crate::reasons::{RemoveReason, StopReason};
 use crate::standing::Standing;
@@ -149,7 +149,8 @@ impl Board<'_> {
     fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Option<Action> {
         let container = self.container(instance, going.position);
         let gives = self.gives_when_gone(instance, going);
-        if container.phase == crate::Phase::Frozen {
+        // Those that nobody preempts have had their room set aside when they were chosen.
+        if container.phase == crate::Phase::Frozen && going.by().is_some() {
             let request = self.request(container.key.service);
             let takes = request.minus(request.when_frozen());
             if !takes.fits(pool.free_now) {
@@ -178,8 +179,17 @@ impl Board<'_> {
                 return container.key;
             }
         }
+        // A number that somebody still waits for is not given again: he would wait for the new one.
+        let waited_for = |key: &ContainerKey| {
+            self.state.containers_on(instance).iter().any(|container| match &container.operation {
+                Some(Operation::Start { after } | Operation::Thaw { after }) => after.contains(key),
+                _ => false,
+            })
+        };
         let taken = |key: &ContainerKey| {
-            positions.clone().any(|at| self.container(instance, at).key == *key) || pool.named.contains(key)
+            positions.clone().any(|at| self.container(instance, at).key == *key)
+                || pool.named.contains(key)
+                || waited_for(key)
         };
         let key = (0..=u32::MAX)
             .map(|ordinal| ContainerKey { instance, service, ordinal })

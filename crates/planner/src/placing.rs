@@ -89,6 +89,31 @@ impl Board<'_> {
         placed
     }
 
+    /// Places one container of the claimant on an instance where it can be frozen afterwards, beside whatever is
+    /// frozen to make room for it.
+    pub(crate) fn place_to_freeze(&mut self, claimant: &Claimant, instance: InstanceId, reason: StartReason) {
+        if !self.accepts(claimant, instance) {
+            return;
+        }
+        let Some(place) = self.place_at(claimant, instance) else { return };
+        let (count, memory_mib) = self.freezes_with(instance, &place.clearing);
+        let spot = &self.spots[instance.index()];
+        let bounds = self.state.instance(instance);
+        let memory_mib = spot
+            .frozen_memory_mib
+            .saturating_add(memory_mib)
+            .saturating_add(self.request(claimant.service).memory_mib);
+        if spot.frozen_count + count < bounds.frozen_max && memory_mib <= bounds.frozen_memory_mib {
+            self.clear(instance, &place.clearing, claimant);
+            let service = claimant.service;
+            let deferred = place.clearing.deferred;
+            self.bring(
+                instance,
+                Arrival { service, thaw: None, reason, priority: claimant.priority, deferred },
+            );
+        }
+    }
+
     /// Whether a container of the claimant may be started on the instance at all.
     pub(crate) fn accepts(&self, claimant: &Claimant, instance: InstanceId) -> bool {
         self.spots[instance.index()].state == InstanceState::Ready

@@ -138,7 +138,8 @@ impl Action {
         let mut words = format!("{} {} {reason}", self.kind(), state.describe(self.container()));
         if !self.after().is_empty() {
             let names: Vec<String> = self.after().iter().map(|&key| state.describe(key)).collect();
-            words.push_str(&format!(", in the room of {}", names.join(" and ")));
+            words.push_str(", in the room of ");
+            words.push_str(&names.join(" and "));
         }
         words
     }

@@ -12,9 +12,18 @@ use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
 use crate::victims::Claimant;
 
+/// Rounds in which equals settle their shares. Each brings one nearer to its share, so a few are enough; the
+/// bound keeps a plan from taking long where requests of many sizes keep making room for one another, and the
+/// next plan goes on from there.
+const SHARE_ROUNDS_MAX: u32 = 32;
+
 /// Which container of a service goes first when it has too many; the order of the fields is the order in which
 /// they are compared, and the smallest goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one step of an order, compared and never branched on"
+)]
 struct Spare {
     /// Its instance is not being drained.
     settled: bool,
@@ -43,9 +52,8 @@ impl Board<'_> {
         for &id in class {
             self.drop_surplus(id, &wants[id.index()]);
         }
-        // What one gives up the next may take, so shares are met in rounds; each brings a service nearer to
-        // its share, so they end.
-        loop {
+        // What one gives up the next may take, so shares are met in rounds.
+        for _ in 0..if class.len() == 1 { 1 } else { SHARE_ROUNDS_MAX } {
             let mut placed = 0;
             for &id in class {
                 placed += self.place_up_to(id, &wants[id.index()], class.len() > 1, notes);
@@ -53,7 +61,10 @@ impl Board<'_> {
             for &id in class {
                 placed += self.place_rest(id, &wants[id.index()]);
             }
-            if placed == 0 || class.len() == 1 {
+            for &id in class {
+                self.spare_own(id);
+            }
+            if placed == 0 {
                 break;
             }
         }
@@ -222,6 +233,41 @@ impl Board<'_> {
         })
     }
 
+    /// Where a service lost a container to more important work and takes an equal's room on the same instance for
+    /// a new one, the equal goes for the more important work, and the service keeps what it has.
+    fn spare_own(&mut self, id: ServiceId) {
+        for instance in self.state.instance_ids() {
+            for at in self.positions(instance, id) {
+                let spot = &self.spots[instance.index()];
+                let Fate::Goes {
+                    reason: reason @ (StopReason::Preempted { .. } | StopReason::Share { .. }),
+                    ..
+                } = spot.fates[at]
+                else {
+                    continue;
+                };
+                let Some(arrival) =
+                    spot.arrivals.iter().position(|arrival| arrival.service == id && arrival.thaw.is_none())
+                else {
+                    continue;
+                };
+                let own_victim = StopReason::Share { by: id };
+                let victim = spot
+                    .fates
+                    .iter()
+                    .position(|fate| matches!(fate, Fate::Goes { reason, .. } if *reason == own_victim));
+                self.turn_back(instance, arrival);
+                self.call_back(instance, at);
+                if let Some(victim) = victim
+                    && let Fate::Goes { reason: of_victim, .. } =
+                        &mut self.spots[instance.index()].fates[victim]
+                {
+                    *of_victim = reason;
+                }
+            }
+        }
+    }
+
     /// The first lost or draining instance with containers of a service, and how many there are on all of them.
     fn given_up(&self, id: ServiceId) -> Option<(InstanceId, u32)> {
         let tally = &self.tallies[id.index()];
@@ -319,7 +365,6 @@ impl Board<'_> {
         if behind > 0
             && let Some(until) = held.iter().map(|&(_, until)| until).min()
         {
-            notes.wake(until);
             notes.not_done.push(NotDone::BackingOff { service: id, count: count(behind), until });
             lacking -= behind;
         }

@@ -72,7 +72,7 @@ impl Board<'_> {
                     ));
                     continue;
                 };
-                self.send_away(instance, at, reason, false);
+                self.end_one_frozen(instance, at, reason);
             }
             // Over the bounds the least important goes first, and of these the one with the least work in it.
             rest.sort_unstable();
@@ -84,8 +84,19 @@ impl Board<'_> {
                 {
                     break;
                 }
-                self.send_away(instance, at, StopReason::FrozenBound, false);
+                self.end_one_frozen(instance, at, StopReason::FrozenBound);
             }
+        }
+    }
+
+    /// Ends a frozen container if there is room for it to end in: the engine resumes it for that moment.
+    fn end_one_frozen(&mut self, instance: InstanceId, position: usize, reason: StopReason) {
+        let request = self.request(self.container(instance, position).key.service);
+        let takes = request.minus(request.when_frozen());
+        let spot = &mut self.spots[instance.index()];
+        if takes.fits(spot.free_now) {
+            spot.free_now = spot.free_now.minus(takes);
+            self.send_away(instance, position, reason, false);
         }
     }
 
@@ -108,8 +119,8 @@ impl Board<'_> {
             }
             let claimant = Claimant { from_fill_only: true, ..Claimant::of(id, service.priority) };
             for instance in self.state.instance_ids() {
-                if self.standby_lacking(instance, id) > 0 && self.may_freeze(instance, id) {
-                    self.place_on(&claimant, 1, |other| other == instance, |_| StartReason::Standby);
+                if self.standby_lacking(instance, id) > 0 {
+                    self.place_to_freeze(&claimant, instance, StartReason::Standby);
                 }
             }
         }

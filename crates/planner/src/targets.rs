@@ -4,7 +4,6 @@ use crate::board::Board;
 use crate::model::{InstanceState, Millis, ServiceId, ServiceKind};
 use crate::reasons::NotDone;
 use crate::share::{Claim, shares};
-use crate::standing::Standing;
 use crate::victims::Claimant;
 
 /// What one service wants.
@@ -52,6 +51,10 @@ impl Board<'_> {
             .map(|id| {
                 let mut want = self.want(id, notes);
                 let service = self.state.service(id);
+                let held_back = self.state.backoffs().iter().filter(|backoff| backoff.service == id);
+                for until in held_back.map(|backoff| backoff.until).filter(|&until| until > self.now) {
+                    notes.wake(until);
+                }
                 if service.paused {
                     want.held = Some(Held::Paused);
                 } else if service.kind == ServiceKind::Fill
@@ -108,7 +111,7 @@ impl Board<'_> {
         Want { target: Some(target), limit: target, unknown: false, held: None }
     }
 
-    /// Tells each service's surplus over its target, and over an estimate of its share, so that victims for
+    /// Tells each service's limit and an estimate of its share, so that victims for
     /// more important work are found among what is to go anyway.
     ///
     /// The estimate counts slots over the whole pool, as if everything fitted everywhere; [`Self::entitle`]
@@ -129,18 +132,18 @@ impl Board<'_> {
             }
         }
         for class in classes {
-            available -= self.entitle_with(wants, class, available);
+            available = available.saturating_sub(self.entitle_with(wants, class, available));
         }
     }
 
-    /// Divides what a priority can have among its services; returns how many containers each may have.
-    pub(crate) fn entitle(&mut self, wants: &[Want], class: &[ServiceId]) -> Vec<u32> {
+    /// Divides what a priority can have among its services.
+    pub(crate) fn entitle(&mut self, wants: &[Want], class: &[ServiceId]) {
         if let &[only] = class {
             let tally = &mut self.tallies[only.index()];
             let want = &wants[only.index()];
-            tally.surplus = tally.kept.saturating_sub(want.limit);
-            tally.over_share = 0;
-            return vec![want.limit];
+            tally.limit = want.limit;
+            tally.share = want.limit;
+            return;
         }
         let priority = self.state.service(class[0]).priority;
         let mut available = 0_u64;
@@ -150,14 +153,12 @@ impl Board<'_> {
             for (at, container) in self.state.containers_on(id).iter().enumerate() {
                 let service = self.state.service(container.key.service);
                 let slots = service.request.slots;
-                let fate = spot.fates[at];
-                if !fate.is_kept() {
+                if !spot.fates[at].is_kept() {
                     continue;
                 }
                 if service.priority == priority {
                     own += slots;
-                } else if service.priority < priority || fate != crate::board::Fate::Stays(Standing::Settled)
-                {
+                } else if service.priority < priority {
                     others += slots;
                 }
             }
@@ -169,38 +170,42 @@ impl Board<'_> {
             });
         }
         self.entitle_with(wants, class, available);
-        class.iter().map(|id| self.tallies[id.index()].share).collect()
     }
 
-    /// Sets the surplus and what is over the share of each service of a class; returns the slots given away.
+    /// Sets the limit and the share of each service of a class; returns the slots given away.
     fn entitle_with(&mut self, wants: &[Want], class: &[ServiceId], available: u64) -> u64 {
-        let claims: Vec<Claim> = class
-            .iter()
-            .map(|&id| {
-                let service = self.state.service(id);
-                let want = &wants[id.index()];
-                let size = service.request.slots.max(1);
-                let claimant = Claimant::of(id, service.priority);
-                let may_start = want.held.is_none()
-                    && self.state.instance_ids().any(|instance| self.accepts(&claimant, instance));
-                let wanted =
-                    if may_start { want.limit } else { want.limit.min(self.tallies[id.index()].kept) };
-                Claim {
-                    weight: u64::from(service.weight.max(1)),
-                    wanted: u64::from(wanted).min(available / size),
-                    size,
-                }
-            })
-            .collect();
         let mut given_away = 0;
-        for ((&id, claim), share) in class.iter().zip(&claims).zip(shares(&claims, available)) {
+        // Where the demand is not known nothing changes: the service keeps what it has, whatever its share.
+        for &id in class.iter().filter(|id| wants[id.index()].unknown) {
+            let tally = &mut self.tallies[id.index()];
+            tally.limit = wants[id.index()].limit;
+            tally.share = tally.limit;
+            given_away += u64::from(tally.limit) * self.state.service(id).request.slots;
+        }
+        let available = available.saturating_sub(given_away);
+        let known: Vec<ServiceId> = class.iter().copied().filter(|id| !wants[id.index()].unknown).collect();
+        let claims: Vec<Claim> =
+            known.iter().map(|&id| self.claim(id, &wants[id.index()], available)).collect();
+        for ((&id, claim), share) in known.iter().zip(&claims).zip(shares(&claims, available)) {
             given_away += share * claim.size;
             let tally = &mut self.tallies[id.index()];
-            let share = u32::try_from(share).unwrap_or(u32::MAX);
-            tally.surplus = tally.kept.saturating_sub(wants[id.index()].limit);
-            tally.over_share = tally.kept.saturating_sub(share);
-            tally.share = share;
+            tally.share = u32::try_from(share).unwrap_or(u32::MAX);
+            tally.limit = wants[id.index()].limit;
         }
         given_away
+    }
+
+    fn claim(&self, id: ServiceId, want: &Want, available: u64) -> Claim {
+        let service = self.state.service(id);
+        let size = service.request.slots.max(1);
+        let claimant = Claimant::of(id, service.priority);
+        let may_start = want.held.is_none()
+            && self.state.instance_ids().any(|instance| self.accepts(&claimant, instance));
+        let wanted = if may_start { want.limit } else { want.limit.min(self.tallies[id.index()].kept) };
+        Claim {
+            weight: u64::from(service.weight.max(1)),
+            wanted: u64::from(wanted).min(available / size),
+            size,
+        }
     }
 }

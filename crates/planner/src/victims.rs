@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 
 use crate::board::{Board, Fate};
-use crate::model::{ContainerKey, InstanceId, Millis, Operation, Phase, Resources, ServiceId, ServiceKind};
+use crate::model::{InstanceId, Millis, Operation, Phase, Resources, ServiceId, ServiceKind};
 use crate::reasons::StopReason;
 use crate::standing::Standing;
 
@@ -49,11 +49,29 @@ pub(crate) struct Loss {
     pub(crate) work_ms: u64,
 }
 
+/// What gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    /// A start that this plan had decided for an equal beyond its share, by its position in the arrivals.
+    Arrival(usize),
+    /// A container, by its position on the instance.
+    Container(usize),
+}
+
+/// A container that gives way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    who: Who,
+    /// It is frozen for it, not stopped.
+    freeze: bool,
+    /// Its service has too many: it goes in any case.
+    surplus: bool,
+}
+
 /// A way to make room on an instance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clearing {
-    /// Positions of the containers that give way, and whether each is frozen for it.
-    pub(crate) victims: Vec<(usize, bool)>,
+    pub(crate) victims: Vec<Victim>,
     pub(crate) loss: Loss,
     /// A frozen container among them can't be ended before a running one has left its slot.
     pub(crate) deferred: bool,
@@ -61,6 +79,10 @@ pub(crate) struct Clearing {
 
 /// One container that could give way. The order of the fields is the order in which they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one step of an order, compared and never branched on"
+)]
 struct Offer {
     /// It was not sent away before, for an earlier claimant: to choose it costs something.
     fresh: bool,
@@ -76,8 +98,8 @@ struct Offer {
     running: bool,
     /// The work that would be lost.
     work_ms: u64,
-    key: ContainerKey,
-    position: usize,
+    service: ServiceId,
+    who: Who,
 }
 
 impl Board<'_> {
@@ -98,11 +120,11 @@ impl Board<'_> {
         let offers = self.offers(instance, claimant);
         // What is gone by an earlier choice and may be chosen anew is counted as still there.
         let mut committed = spot.committed.plus(needs);
-        for &(position, freeze) in &self.revocable(instance, claimant) {
-            committed = committed.plus(self.gives(instance, position, freeze));
+        for victim in self.revocable(instance, claimant) {
+            committed = committed.plus(self.gives(instance, victim.who, victim.freeze));
         }
         let frozen = self.choose(instance, committed, &offers, true);
-        if frozen.as_ref().is_some_and(|choice| choice.victims.iter().all(|&(_, freeze)| !freeze)) {
+        if frozen.as_ref().is_some_and(|choice| choice.victims.iter().all(|victim| !victim.freeze)) {
             return frozen;
         }
         // Freezing keeps memory; where that costs more important work than stopping would, stop.
@@ -118,18 +140,45 @@ impl Board<'_> {
 
     /// Carries a clearing out: `reason` tells why each victim goes.
     pub(crate) fn clear(&mut self, instance: InstanceId, clearing: &Clearing, claimant: &Claimant) {
-        for (position, _) in self.revocable(instance, claimant) {
-            if !clearing.victims.iter().any(|&(victim, _)| victim == position) {
+        for before in self.revocable(instance, claimant) {
+            if let Who::Container(position) = before.who
+                && clearing.victims.iter().all(|victim| victim.who != before.who)
+            {
                 self.call_back(instance, position);
             }
         }
-        for &(position, freeze) in &clearing.victims {
-            let container = self.container(instance, position);
-            let equal = self.state.service(container.key.service).priority == claimant.priority;
+        let mut cancelled: Vec<usize> = Vec::new();
+        for victim in &clearing.victims {
+            let position = match victim.who {
+                Who::Container(position) => position,
+                Who::Arrival(arrival) => {
+                    cancelled.push(arrival);
+                    continue;
+                }
+            };
+            let id = self.container(instance, position).key.service;
+            let tally = &self.tallies[id.index()];
             let by = claimant.service;
-            let reason = if equal { StopReason::Share { by } } else { StopReason::Preempted { by } };
-            self.send_away(instance, position, reason, freeze);
+            let reason = if victim.surplus {
+                StopReason::Surplus { have: tally.kept, target: tally.limit }
+            } else if self.state.service(id).priority == claimant.priority {
+                StopReason::Share { by }
+            } else {
+                StopReason::Preempted { by }
+            };
+            self.send_away(instance, position, reason, victim.freeze);
         }
+        cancelled.sort_unstable();
+        for arrival in cancelled.into_iter().rev() {
+            self.turn_back(instance, arrival);
+        }
+    }
+
+    /// How many running containers a clearing freezes, and with how much memory.
+    pub(crate) fn freezes_with(&self, instance: InstanceId, clearing: &Clearing) -> (u32, u64) {
+        clearing.victims.iter().filter(|victim| victim.freeze).fold((0, 0), |(count, memory_mib), victim| {
+            (count + 1, memory_mib + self.request(self.service_of(instance, victim.who)).memory_mib)
+        })
     }
 
     /// Brings an instance that holds more than its capacity back under it, the least important first.
@@ -146,7 +195,6 @@ impl Board<'_> {
             if matches!(spot.fates[position], Fate::Stays(Standing::Busy | Standing::Waiting)) {
                 let priority = Reverse(self.state.service(container.key.service).priority);
                 let work_ms = self.work_ms(container);
-                let key = container.key;
                 let (needed, within_share, running) = (true, true, true);
                 offers.push(Offer {
                     fresh: true,
@@ -156,8 +204,8 @@ impl Board<'_> {
                     young: false,
                     running,
                     work_ms,
-                    key,
-                    position,
+                    service: container.key.service,
+                    who: Who::Container(position),
                 });
             }
         }
@@ -166,9 +214,13 @@ impl Board<'_> {
         let victims = match choice {
             Some(clearing) => clearing.victims,
             // Not even everything is enough: then everything that helps.
-            None => offers.iter().map(|offer| (offer.position, false)).collect(),
+            None => offers
+                .iter()
+                .map(|offer| Victim { who: offer.who, freeze: false, surplus: !offer.needed })
+                .collect(),
         };
-        for (position, freeze) in victims {
+        for Victim { who, freeze, .. } in victims {
+            let Who::Container(position) = who else { continue };
             let container = self.container(instance, position);
             let waiting = self.state.containers_on(instance).iter().find(|other| match &other.operation {
                 Some(Operation::Start { after } | Operation::Thaw { after }) => {
@@ -199,7 +251,7 @@ impl Board<'_> {
                 let spot = &self.spots[instance.index()];
                 if service.priority == claimant.priority
                     && container.key.service != claimant.service
-                    && self.tallies[container.key.service.index()].over_share > 0
+                    && self.tallies[container.key.service.index()].over_share() > 0
                     && spot.fates[position] == Fate::Stays(Standing::Settled)
                 {
                     let due = container.since.plus(service.min_runtime_ms);
@@ -214,26 +266,37 @@ impl Board<'_> {
 
     /// Containers that an earlier choice sent away from this instance, and that are less important than the
     /// claimant: with its own room to make, they may turn out not to be needed.
-    fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<(usize, bool)> {
+    fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Victim> {
         let spot = &self.spots[instance.index()];
         spot.fates
             .iter()
             .enumerate()
             .filter_map(|(position, fate)| match *fate {
-                Fate::Goes { reason: StopReason::Preempted { .. }, freeze } => Some((position, freeze)),
+                Fate::Goes { reason: StopReason::Preempted { .. }, freeze } => {
+                    Some(Victim { who: Who::Container(position), freeze, surplus: false })
+                }
                 _ => None,
             })
-            .filter(|&(position, _)| {
-                let service = self.container(instance, position).key.service;
-                self.state.service(service).priority > claimant.priority
+            .filter(|victim| {
+                self.state.service(self.service_of(instance, victim.who)).priority > claimant.priority
             })
             .collect()
     }
 
-    fn gives(&self, instance: InstanceId, position: usize, freeze: bool) -> Resources {
-        let container = self.container(instance, position);
-        let request = self.request(container.key.service);
-        if container.phase == Phase::Frozen {
+    fn service_of(&self, instance: InstanceId, who: Who) -> ServiceId {
+        match who {
+            Who::Arrival(at) => self.spots[instance.index()].arrivals[at].service,
+            Who::Container(position) => self.container(instance, position).key.service,
+        }
+    }
+
+    fn is_in(&self, instance: InstanceId, who: Who, phase: Phase) -> bool {
+        matches!(who, Who::Container(position) if self.container(instance, position).phase == phase)
+    }
+
+    fn gives(&self, instance: InstanceId, who: Who, freeze: bool) -> Resources {
+        let request = self.request(self.service_of(instance, who));
+        if self.is_in(instance, who, Phase::Frozen) {
             request.when_frozen()
         } else if freeze {
             request.minus(request.when_frozen())
@@ -264,7 +327,7 @@ impl Board<'_> {
                 && id != claimant.service
                 && !young
                 && container.phase != Phase::Frozen
-                && self.tallies[id.index()].over_share > 0;
+                && self.tallies[id.index()].over_share() > 0;
             let less_important = service.priority > claimant.priority
                 && (!claimant.from_fill_only || service.kind == ServiceKind::Fill);
             if there && (less_important || equal_gives) {
@@ -276,10 +339,13 @@ impl Board<'_> {
                     young,
                     running: container.phase != Phase::Frozen,
                     work_ms,
-                    key: container.key,
-                    position,
+                    service: id,
+                    who: Who::Container(position),
                 });
             }
+        }
+        if claimant.below_share {
+            self.offer_arrivals(instance, claimant, &mut offers);
         }
         offers.sort_unstable();
         // A service gives only so many as it has too many, the cheapest first.
@@ -288,20 +354,44 @@ impl Board<'_> {
             if !offer.running || !offer.fresh {
                 continue;
             }
-            let tally = &self.tallies[offer.key.service.index()];
-            let at =
-                taken.iter().position(|&(service, _)| service == offer.key.service).unwrap_or_else(|| {
-                    taken.push((offer.key.service, 0));
-                    taken.len() - 1
-                });
-            offer.needed = taken[at].1 >= tally.surplus;
-            offer.within_share = taken[at].1 >= tally.over_share;
+            let tally = &self.tallies[offer.service.index()];
+            let at = taken.iter().position(|&(service, _)| service == offer.service).unwrap_or_else(|| {
+                taken.push((offer.service, 0));
+                taken.len() - 1
+            });
+            offer.needed = taken[at].1 >= tally.surplus();
+            offer.within_share = taken[at].1 >= tally.over_share();
             taken[at].1 += 1;
         }
         // An equal gives only what is above its share.
         offers.retain(|offer| offer.priority.0 > claimant.priority || !offer.within_share);
         offers.sort_unstable();
         offers
+    }
+
+    /// What this plan was about to start for equals beyond their share: once it ran, it would be offered too.
+    fn offer_arrivals(&self, instance: InstanceId, claimant: &Claimant, offers: &mut Vec<Offer>) {
+        for (at, arrival) in self.spots[instance.index()].arrivals.iter().enumerate() {
+            let service = self.state.service(arrival.service);
+            if arrival.priority == claimant.priority
+                && arrival.service != claimant.service
+                && arrival.thaw.is_none()
+                && service.min_runtime_ms == 0
+                && self.tallies[arrival.service.index()].over_share() > 0
+            {
+                offers.push(Offer {
+                    fresh: true,
+                    needed: true,
+                    priority: Reverse(arrival.priority),
+                    within_share: true,
+                    young: false,
+                    running: true,
+                    work_ms: 0,
+                    service: arrival.service,
+                    who: Who::Arrival(at),
+                });
+            }
+        }
     }
 
     /// Takes offers in their order until `committed` fits, then gives back what turns out not to be needed.
@@ -327,14 +417,14 @@ impl Board<'_> {
             if committed.fits(spot.capacity) {
                 break;
             }
-            let request = self.request(offer.key.service);
+            let request = self.request(offer.service);
             let freeze = freezing
                 && offer.running
-                && self.freezes(offer.key.service)
-                && self.container(instance, offer.position).phase == Phase::Running
+                && self.freezes(offer.service)
+                && self.is_in(instance, offer.who, Phase::Running)
                 && frozen.0 < bounds.frozen_max
                 && frozen.1.saturating_add(request.memory_mib) <= bounds.frozen_memory_mib;
-            let gives = self.gives(instance, offer.position, freeze);
+            let gives = self.gives(instance, offer.who, freeze);
             if !relieves(committed, spot.capacity, gives) {
                 continue;
             }
@@ -351,7 +441,7 @@ impl Board<'_> {
         // What would be lost goes before what is to go anyway, and the most important first.
         chosen.sort_unstable_by_key(|&(offer, _)| Reverse(Offer { fresh: true, ..offer }));
         chosen.retain(|&(offer, freeze)| {
-            let with = committed.plus(self.gives(instance, offer.position, freeze));
+            let with = committed.plus(self.gives(instance, offer.who, freeze));
             let spared = with.fits(spot.capacity);
             if spared {
                 committed = with;
@@ -362,7 +452,8 @@ impl Board<'_> {
         let mut clearing = Clearing::default();
         let mut transient = spot.free_now;
         for &(offer, freeze) in &chosen {
-            clearing.victims.push((offer.position, freeze));
+            let surplus = !offer.needed;
+            clearing.victims.push(Victim { who: offer.who, freeze, surplus });
             if offer.fresh && offer.needed {
                 let loss = &mut clearing.loss;
                 let importance = u32::MAX - offer.priority.0;
@@ -376,8 +467,7 @@ impl Board<'_> {
             }
             if !offer.running {
                 // The engine resumes a frozen container to end it: for that moment it takes its slot.
-                let takes =
-                    self.request(offer.key.service).minus(self.request(offer.key.service).when_frozen());
+                let takes = self.request(offer.service).minus(self.request(offer.service).when_frozen());
                 clearing.deferred |= !takes.fits(transient);
                 transient = transient.minus(takes);
             }
