@@ -1,7 +1,7 @@
 //! The whole service, in process: its router, in front of a scheduler and a demand source on loopback.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use api_types::Timestamp;
@@ -18,6 +18,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use service_kit::auth::{Operator, Secret};
 use service_kit::health::Readiness;
+use service_kit::metrics::MetricsHandle;
 use service_kit::sse::{Message, StreamLimits, Streams};
 use status_api::clock::Clock;
 use status_api::follow::{self, Http};
@@ -45,6 +46,9 @@ fn snapshot(epoch: &str, sequence: u64) -> String {
     })
     .to_string()
 }
+
+/// One for the process, as its recorder is.
+static METRICS: LazyLock<MetricsHandle> = LazyLock::new(|| service_kit::metrics::install().unwrap());
 
 /// Method and URI, body, and authorization of each request.
 type Asked = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
@@ -146,8 +150,7 @@ impl Service {
         // As in the compose project: published on the host's loopback, listening on every address.
         let token = Secret::token(TOKEN, "test").unwrap();
         let operator = Operator::new(Some(&token), "0.0.0.0:8080".parse().unwrap(), &[]).unwrap();
-        let metrics = service_kit::metrics::install().unwrap();
-        let router = status_api::http::router(app, &operator, readiness, metrics);
+        let router = status_api::http::router(app, &operator, readiness, METRICS.clone());
         Self { router, hub, _shutdown: shutdown.drop_guard() }
     }
 

@@ -7,6 +7,8 @@ import type { Decision } from "./wire";
 
 /** As many as people read; `GET /v1/decisions` has the others. */
 const SHOWN = 8;
+/** A decision may start and stop hundreds. */
+const ACTIONS_SHOWN_MAX = 10;
 /** Decisions follow each other within milliseconds; they are asked for once in this time. */
 const INTERVAL_MS = 1_000;
 
@@ -77,13 +79,15 @@ function update(view: View, decision: Decision): void {
   const shown = JSON.stringify([decision.summary, decision.actions, decision.not_done]);
   if (shown === view.shown) return;
   view.shown = shown;
-  setText(view.text, sentence(decision.summary));
+  setText(view.text, sentence(decision.summary, decision.inputs.map(({ service }) => service)));
+  const left = decision.actions.length - ACTIONS_SHOWN_MAX;
   view.actions.replaceChildren(
-    ...decision.actions.map((action) => {
+    ...decision.actions.slice(0, ACTIONS_SHOWN_MAX).map((action) => {
       const line = element("li", {}, actionWords(action));
       setAttribute(line, "data-outcome", action.outcome);
       return line;
     }),
+    ...(left > 0 ? [element("li", {}, `And ${left} more.`)] : []),
     ...decision.not_done.map(({ words }) => element("li", { "data-outcome": "not_done" }, `Not done: ${words}.`)),
   );
 }

@@ -125,10 +125,11 @@ function render(): void {
   byId("content").hidden = snapshot === null;
   if (snapshot) {
     const line = headline(live ? snapshot : { ...snapshot, success: null });
+    const names = snapshot.services.map(({ name }) => name);
     setAttribute(byId("success"), "data-tone", line.tone);
     setText(byId("headline"), line.text);
     setText(byId("detail"), line.detail);
-    setText(byId("summary"), live ? sentence(snapshot.summary) : "");
+    setText(byId("summary"), live ? sentence(snapshot.summary, names) : "");
     setText(byId("cluster"), snapshot.cluster);
     document.title = `${line.tone === "good" ? "✓" : line.tone === "bad" ? "✗" : "…"} ${snapshot.cluster} – Force12`;
     const palette = tones(snapshot.services);

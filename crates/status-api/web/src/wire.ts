@@ -124,6 +124,7 @@ export interface Decision {
   woken_by: string[];
   plan_ms: number;
   summary: string;
+  inputs: { service: string }[];
   actions: DecisionAction[];
   not_done: { service: string; reason: string; words: string }[];
 }

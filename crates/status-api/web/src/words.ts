@@ -41,9 +41,11 @@ export function byWeight(codes: readonly string[]): string[] {
   return [...codes].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
 }
 
-/** A served sentence, which has neither capital nor full stop, as people write it. */
-export function sentence(text: string): string {
-  return text === "" ? "" : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+/** A served sentence, which has neither capital nor full stop, as people write it. A name keeps its own case. */
+export function sentence(text: string, names: readonly string[] = []): string {
+  if (text === "") return "";
+  const first = names.some((name) => text.startsWith(name)) ? text.charAt(0) : text.charAt(0).toUpperCase();
+  return `${first}${text.slice(1)}.`;
 }
 
 /** `4 + 5 = 9 slots`: what runs, in the order of importance, against the usable slots. */

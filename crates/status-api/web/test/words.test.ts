@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { actionWords, blockedWords, byWeight, duration, equation, headline, latency } from "../src/words";
+import { actionWords, blockedWords, byWeight, duration, equation, headline, latency, sentence } from "../src/words";
 import { demo } from "./demo";
 
 describe("the success line", () => {
@@ -78,6 +78,12 @@ it("durations read as people say them", () => {
     [90_000_000, "1 d 1 h"],
   ];
   for (const [ms, words] of cases) expect(duration(ms)).toBe(words);
+});
+
+it("a served sentence gets its capital and its stop, and a name keeps its case", () => {
+  expect(sentence("nothing is planned yet")).toBe("Nothing is planned yet.");
+  expect(sentence("web has the 4 containers it wants", ["api", "web"])).toBe("web has the 4 containers it wants.");
+  expect(sentence("")).toBe("");
 });
 
 it("latencies keep their unit", () => {
