@@ -121,6 +121,9 @@ struct Memory {
     stop_asked: bool,
     /// Its end has been noticed.
     ended: bool,
+    /// The engine would not remove it, because it is being started: it counts as that for so long, though an
+    /// engine may say `created` until a container runs.
+    starting_until: Option<Millis>,
 }
 
 /// One container as it is known.
@@ -508,6 +511,7 @@ impl Cluster {
                 start_from: None,
                 stop_asked: false,
                 ended: false,
+                starting_until: None,
             };
             self.memories.insert(container.id.clone(), memory);
         }
@@ -543,6 +547,7 @@ impl Cluster {
             let before = std::mem::replace(&mut memory.phase, container.phase);
             if before != container.phase {
                 memory.phase_since = now;
+                memory.starting_until = None;
             }
             memory.phase_since = memory.phase_since.min(now);
             let starting = self.operations.get_mut(&key).filter(|operation| operation.kind == Kind::Start);
@@ -746,6 +751,7 @@ impl Cluster {
                 start_from: None,
                 stop_asked: false,
                 ended: false,
+                starting_until: None,
             });
             if !memory.ran && memory.phase != Phase::Exited {
                 memory.alive_since.get_or_insert(now);
@@ -772,6 +778,25 @@ impl Cluster {
             self.forget_operation(key);
             self.dirty.insert(key.instance);
         }
+    }
+
+    /// A removal was refused, because what was created is being started, by a start whose beginning we have not
+    /// seen: it takes room, whatever the engine says of it for now.
+    pub(crate) fn starts_after_all(&mut self, id: OperationId, until: Millis) {
+        let Some(&key) = self.keys.get(&id) else { return };
+        let container = self.operations.get(&key).and_then(|operation| operation.container.as_ref());
+        if let Some(memory) = container.and_then(|container| self.memories.get_mut(container)) {
+            memory.starting_until = Some(until);
+        }
+    }
+
+    /// Containers that were created, and of which it is not known whether somebody is starting them.
+    pub(crate) fn half_made(&self) -> Vec<ContainerKey> {
+        let containers = self.state.containers();
+        let containers = containers.filter(|it| it.phase == Phase::Created && it.operation.is_none());
+        let reachable = containers
+            .filter(|it| self.state.instance(it.key.instance).state != planner::InstanceState::Lost);
+        reachable.map(|it| it.key).collect()
     }
 
     /// How an operation ended is not known: it holds its room until an observation tells, at least for
@@ -882,6 +907,11 @@ impl Cluster {
                 Some(Effect::Removed) => continue,
                 Some(Effect::Ended) => Phase::Exited,
                 Some(Effect::Started) if container.phase == Phase::Created => Phase::Starting,
+                None if container.phase == Phase::Created
+                    && memory.starting_until.is_some_and(|until| now < until) =>
+                {
+                    Phase::Starting
+                }
                 Some(Effect::Frozen) if matches!(container.phase, Phase::Starting | Phase::Running) => {
                     Phase::Frozen
                 }

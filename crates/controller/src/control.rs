@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use driver::{DriverError, Started};
 use planner::{
-    Action, Backoff, ContainerKey, Delta, InstanceId, Millis, NotDone, Plan, ServiceId, StartReason,
+    Action, Backoff, ContainerKey, Delta, InstanceId, Millis, NotDone, Phase, Plan, RemoveReason, ServiceId,
+    StartReason, StopReason,
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -76,8 +77,10 @@ pub struct Controller {
     /// The last plan's, to see whether the next has anything new to say.
     not_done: Vec<NotDone>,
     operations_begun: u64,
-    /// Every engine has been observed once, or is lost: nothing that runs can be overlooked any more.
+    /// Everything that runs is known, as far as engines answer: planning goes on.
     ready: bool,
+    /// What was found half made has been told to go.
+    swept: bool,
     draining: bool,
     shutdown_at: Option<Instant>,
     /// The settings or the standing of an instance may have changed.
@@ -123,6 +126,7 @@ impl Controller {
             not_done: Vec::new(),
             operations_begun: 0,
             ready: false,
+            swept: false,
             draining: false,
             shutdown_at: None,
             judge_again: true,
@@ -185,6 +189,10 @@ impl Controller {
         self.tell_backoffs();
         self.follow_rises(now);
 
+        if !self.ready && self.shutdown_at.is_none() {
+            self.adopt(woken_by, now);
+            merged.extend(self.cluster.merge(now));
+        }
         let mut plan = Plan::default();
         let mut success = planner::Success { success: false, blocked_by: vec!["observing"] };
         if self.ready {
@@ -201,7 +209,8 @@ impl Controller {
         }
         self.publish(&plan, &success, &merged, now);
 
-        let waits = [plan.next_wake_at, self.holds.next(now)];
+        let settled = self.cluster.state().fill_hold_until();
+        let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled)];
         let mut wake_at = Instant::now() + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {
             wake_at = wake_at.min(self.clock.instant(moment));
@@ -442,6 +451,15 @@ impl Controller {
                 tracing::warn!(container = name, action = kind.name(), error = words, "an action has failed");
                 let unknown = matches!(error, DriverError::OutcomeUnknown { .. });
                 let refused = matches!(error, DriverError::Rejected { .. } | DriverError::Unsupported { .. });
+                let runs = kind == Kind::Remove
+                    && matches!(error, DriverError::Rejected { code: "conflict", .. })
+                    && self
+                        .cluster
+                        .container(key)
+                        .is_some_and(|known| known.container.phase == Phase::Created);
+                if runs {
+                    self.cluster.starts_after_all(operation, now.plus(self.settings.settle_ms));
+                }
                 if unknown {
                     self.cluster.unknown(operation, order, self.settings.settle_ms, now);
                 } else {
@@ -449,7 +467,7 @@ impl Controller {
                 }
                 if refused && matches!(kind, Kind::Start | Kind::Thaw) {
                     self.start_failed(key, words.clone(), now);
-                } else {
+                } else if !runs {
                     self.holds.failed(key, kind.name(), words.clone(), now, &mut self.random);
                 }
                 (if unknown { ActionOutcome::Unknown } else { ActionOutcome::Failed }, Some(words))
@@ -500,11 +518,42 @@ impl Controller {
                 }
             }
         }
-        self.ready = self.ready || self.not_ready().is_none();
+    }
+
+    /// Gets to know what is there before anything is planned, once: every engine has been observed or is lost, and
+    /// what a predecessor has left half made is told from what it has begun to start.
+    ///
+    /// An engine may say of a container that it starts that it is created, and that takes no room. A predecessor's
+    /// start may be on its way like that; its successor would fill the room that it is about to take. Removing it
+    /// is the one question with a clear answer: what is not being started goes, and what is being started stays.
+    fn adopt(&mut self, woken_by: WokenBy, now: Millis) {
+        if self.not_observed().is_some() {
+            return;
+        }
+        let half_made = if self.swept { Vec::new() } else { self.cluster.half_made() };
+        self.swept = true;
+        if !half_made.is_empty() {
+            let sequence = lock(&self.shared.decisions).next_sequence();
+            let mut actions = Vec::new();
+            for container in half_made {
+                let action = Action::Remove { container, reason: RemoveReason::NeverStarted };
+                actions.extend(self.issue(&action, (sequence, actions.len()), now));
+            }
+            self.record(woken_by, 0, actions, &Plan::default(), now);
+        }
+        // As long as fill waits in any case, and no longer: an engine may have hung meanwhile.
+        self.ready = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();
     }
 
     /// Why nothing can be planned yet.
     fn not_ready(&self) -> Option<String> {
+        if self.ready {
+            return None;
+        }
+        Some(self.not_observed().unwrap_or_else(|| "waiting for what was found half made to go".to_owned()))
+    }
+
+    fn not_observed(&self) -> Option<String> {
         let silent: Vec<&str> = self
             .engines
             .values()
@@ -619,13 +668,13 @@ impl Controller {
     /// Issues what is planned, and records the decision if it does or refuses anything new.
     fn decide(&mut self, plan: &Plan, woken_by: WokenBy, plan_micros: u64, now: Millis) {
         let sequence = lock(&self.shared.decisions).next_sequence();
-        let inputs = self.inputs(plan, now);
         let mut actions = Vec::new();
         let mut held: HashSet<ContainerKey> = HashSet::new();
         for action in &plan.actions {
             let container = action.container();
             let held_back = self.cluster.operations_len() >= OPERATIONS_MAX
                 || self.holds.holds(container, action.kind(), now)
+                || (now < self.cluster.state().fill_hold_until() && can_wait(action))
                 || action.after().iter().any(|victim| held.contains(victim));
             if held_back {
                 held.insert(container);
@@ -639,9 +688,20 @@ impl Controller {
         }
         let news = plan.not_done != self.not_done;
         self.not_done.clone_from(&plan.not_done);
-        if actions.is_empty() && !news {
-            return;
+        if !actions.is_empty() || news {
+            self.record(woken_by, plan_micros, actions, plan, now);
         }
+    }
+
+    fn record(
+        &self,
+        woken_by: WokenBy,
+        plan_micros: u64,
+        actions: Vec<ActionView>,
+        plan: &Plan,
+        now: Millis,
+    ) {
+        let sequence = lock(&self.shared.decisions).next_sequence();
         let state = self.cluster.state();
         let not_done: Vec<NotDoneView> = plan
             .not_done
@@ -658,7 +718,7 @@ impl Controller {
             woken_by,
             plan_micros,
             summary: Decision::summarize(&actions, &not_done),
-            inputs,
+            inputs: self.inputs(plan, now),
             actions,
             not_done,
         };
@@ -744,7 +804,7 @@ impl Controller {
             success,
             reasons: &reasons,
             merged,
-            not_ready: if self.ready { None } else { self.not_ready() },
+            not_ready: self.not_ready(),
             draining: self.draining,
             reaction: self.reactions.all(),
             reaction_preempting: self.reactions.preempting(),
@@ -799,4 +859,22 @@ impl Controller {
         }
         reasons
     }
+}
+
+/// Whether it is a stop that nothing waits for.
+///
+/// A predecessor may have asked for a stop that goes on after its own end, and an engine may say `running` until that
+/// is done: its successor sees one too many, and would stop a second one, which is wanted. So for as long as fill
+/// waits after a start, stops wait that free no room for anything.
+const fn can_wait(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Stop {
+            reason: StopReason::Surplus { .. }
+                | StopReason::Share { .. }
+                | StopReason::Draining
+                | StopReason::Outdated,
+            ..
+        }
+    )
 }

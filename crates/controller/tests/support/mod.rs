@@ -207,10 +207,10 @@ impl Running {
                 views.changed().await.expect("the controller runs");
             }
         });
-        match found.await {
-            Ok(view) => view,
-            Err(_) => panic!("not within {limit_ms} ms: {what}; the view is {:#?}", self.handle.view()),
-        }
+        let found = found.await;
+        found.unwrap_or_else(|_| {
+            panic!("not within {limit_ms} ms: {what}; the view is {:#?}", self.handle.view())
+        })
     }
 
     /// Waits for the success line, with so many of priority 1 and 2.
