@@ -1,3 +1,140 @@
-//! Placeholder.
+//! The command line of force12-scheduler.
 
-fn main() {}
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use force12_scheduler::config::{self, Environment, Loaded};
+use force12_scheduler::connections::Connections;
+use force12_scheduler::{SERVICE, check, demand, drain, http, run};
+use service_kit::auth::Operator;
+use service_kit::cli::{self, Command};
+use service_kit::{generated, healthcheck, telemetry};
+
+/// Runs the containers that important work needs, and fills what is left with less important work.
+///
+/// It takes demand over HTTP, decides, and drives container engines. SIGTERM ends it and leaves the containers
+/// running; the next start adopts them.
+#[derive(Parser)]
+#[command(name = SERVICE, version, after_help = "\
+Environment:
+  FORCE12_CONFIG      the config file, in place of --config
+  FORCE12_TOKEN       the operator's token, or FORCE12_TOKEN_FILE: a file with it (mode 0600)
+  FORCE12_LOG         what to log, such as `info` (the default) or `info,controller=debug`
+
+Exit codes: 0 all is well, 1 it failed, 2 bad usage or a bad config; with 2, nothing has been touched.")]
+struct Cli {
+    #[command(subcommand)]
+    command: SchedulerCommand,
+}
+
+#[derive(Subcommand)]
+enum SchedulerCommand {
+    #[command(flatten)]
+    Common(Command),
+    /// Try a config file: report everything that is wrong with it, or say what it would do.
+    Check {
+        /// The config file (TOML).
+        file: PathBuf,
+    },
+    /// Stop and remove every container of a config's cluster, while no scheduler runs.
+    Drain {
+        /// The config file (TOML).
+        file: PathBuf,
+        /// Drain even though a scheduler of this cluster runs, which will start containers again.
+        #[arg(long)]
+        force: bool,
+        /// Give up after this many milliseconds.
+        #[arg(long, default_value_t = 120_000, value_name = "MS")]
+        timeout_ms: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        SchedulerCommand::Common(Command::Run(file)) => run(&file.path),
+        SchedulerCommand::Common(Command::Healthcheck(asked)) => match (asked.url, asked.config) {
+            (Some(url), _) => healthcheck::run_url(&url),
+            (None, None) => healthcheck::run(config::LISTEN_DEFAULT),
+            (None, Some(path)) => {
+                config::listen(&path).map_or_else(|error| cli::refuse(&error), healthcheck::run)
+            }
+        },
+        SchedulerCommand::Common(Command::Openapi) => print(&generated::pretty(&http::openapi())),
+        SchedulerCommand::Common(Command::Schema) => print(&generated::pretty(&config::schema())),
+        SchedulerCommand::Check { file } => with_config(&file, &|name| std::env::var(name).ok(), |loaded| {
+            for line in config::lines(&file.display().to_string(), &loaded.warnings).lines() {
+                eprintln!("warning: {line}");
+            }
+            print(&check::in_words(&loaded.settings))
+        }),
+        SchedulerCommand::Drain { file, force, timeout_ms } => {
+            // What runs is to be stopped; what it would be started with does not matter.
+            with_config(&file, &|_| Some(String::new()), |loaded| {
+                match block_on(drain(&loaded, force, Duration::from_millis(timeout_ms))) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => {
+                        eprintln!("error: {error:#}");
+                        ExitCode::FAILURE
+                    }
+                }
+            })
+        }
+    }
+}
+
+/// Refuses what is wrong before anything is bound or touched, then runs.
+fn run(path: &Path) -> ExitCode {
+    with_config(path, &|name| std::env::var(name).ok(), |loaded| {
+        let settings = &loaded.settings;
+        let token_file = settings.token_file.as_deref();
+        let operator = match Operator::from_config(token_file, settings.listen, &settings.allowed_hosts) {
+            Ok(operator) => operator,
+            Err(error) => return cli::refuse(&error),
+        };
+        if let Err(error) = telemetry::init(SERVICE) {
+            return cli::refuse(&error);
+        }
+        match block_on(run::run(path, loaded, operator)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "ended");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<()> {
+    let settings = &loaded.settings;
+    let client = demand::client()?;
+    if !force && drain::is_running(settings, &client).await {
+        anyhow::bail!(
+            "a scheduler of cluster {} runs on {} and would start its containers again; end it first, or use --force",
+            settings.controller.cluster,
+            settings.listen
+        );
+    }
+    let drivers = Connections::default().changed_to(settings, &client).drivers().collect();
+    let (removed, left) = drain::drain(settings, drivers, limit, |line| println!("{line}")).await;
+    for left in &left {
+        eprintln!("error: {} is not empty: {}", left.engine, left.reason);
+    }
+    anyhow::ensure!(left.is_empty(), "gave up after {} ms; run it again", limit.as_millis());
+    println!("cluster {} is empty: {removed} stopped and removed", settings.controller.cluster);
+    Ok(())
+}
+
+fn with_config(path: &Path, environment: Environment<'_>, then: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    config::load(path, environment).map_or_else(|error| cli::refuse(&error), then)
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn print(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}

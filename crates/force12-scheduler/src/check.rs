@@ -1,0 +1,97 @@
+//! `force12-scheduler check`: what a configuration would do, for people.
+
+use std::fmt::Write as _;
+
+use controller::ServiceSettings;
+use planner::{InstanceState, OnPreempt, OnStale, Placement, Resources, ServiceKind};
+
+use crate::config::{Settings, resources_in_words};
+
+/// The settings in words, several lines.
+pub fn in_words(settings: &Settings) -> String {
+    let controller = &settings.controller;
+    let slots =
+        controller.instances.iter().map(|instance| instance.capacity.slots).fold(0, u64::saturating_add);
+    let mut text = format!(
+        "cluster {}: {} on {}, {} in all; the api listens on {}\n",
+        controller.cluster,
+        counted(controller.instances.len(), "instance"),
+        counted(settings.engines.len(), "engine"),
+        resources_in_words(Resources::slots(slots)),
+        settings.listen,
+    );
+    text.push_str("\ninstances\n");
+    for (engine, names) in &settings.engines {
+        for instance in controller.instances.iter().filter(|instance| names.contains(&instance.name)) {
+            let state = match instance.state {
+                InstanceState::Ready | InstanceState::Lost => "",
+                InstanceState::Cordoned => "; cordoned: nothing new starts there",
+                InstanceState::Draining => "; draining: what runs there is moved",
+            };
+            let _ = writeln!(
+                text,
+                "  {}: {} on {engine}{state}",
+                instance.name,
+                resources_in_words(instance.capacity)
+            );
+        }
+    }
+    if !settings.sources.is_empty() {
+        text.push_str("\ndemand sources\n");
+    }
+    for source in &settings.sources {
+        let _ = writeln!(
+            text,
+            "  {}: {}, every {} ms, or at once where it holds its answers",
+            source.settings.name, source.url, source.settings.poll_ms
+        );
+    }
+    text.push_str("\nservices, the most important first\n");
+    let mut services: Vec<&ServiceSettings> = controller.services.iter().collect();
+    services.sort_by_key(|service| service.service.priority);
+    for service in services {
+        let _ = writeln!(text, "  {}", service_in_words(service));
+    }
+    text
+}
+
+fn service_in_words(settings: &ServiceSettings) -> String {
+    let service = &settings.service;
+    let mut words = vec![match (&settings.demand, service.kind) {
+        (Some(demand), ServiceKind::Demand) => {
+            let stale = match service.on_stale {
+                OnStale::Hold => "kept while stale".to_owned(),
+                OnStale::Fallback { containers, after_ms } => {
+                    format!("{containers} once stale for {after_ms} ms")
+                }
+            };
+            format!("as many as {} demands by key {:?}, {stale}", demand.source, demand.key)
+        }
+        _ => "fills all that is left".to_owned(),
+    }];
+    match (service.min, service.max) {
+        (0, u32::MAX) => {}
+        (min, u32::MAX) => words.push(format!("at least {min}")),
+        (0, max) => words.push(format!("at most {max}")),
+        (min, max) => words.push(format!("{min} to {max}")),
+    }
+    words.push(format!("each takes {}", resources_in_words(service.request)));
+    words.push(match service.on_preempt {
+        OnPreempt::Stop => format!("stopped within {} ms to make room", settings.spec.stop_grace_ms),
+        OnPreempt::Freeze => "frozen to make room".to_owned(),
+    });
+    if service.placement == Placement::BinPack {
+        words.push("on the fullest instance".to_owned());
+    }
+    if service.standby_per_instance > 0 {
+        words.push(format!("{} kept frozen and ready on each instance", service.standby_per_instance));
+    }
+    if service.paused {
+        words.push("paused: nothing new starts".to_owned());
+    }
+    format!("priority {} {} ({}): {}", service.priority, service.name, settings.spec.image, words.join("; "))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

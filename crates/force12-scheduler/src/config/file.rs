@@ -1,0 +1,414 @@
+//! The configuration file as it is written: every key, its unit, its range and its default.
+//!
+//! The doc comments here are the descriptions in the JSON schema (`force12-scheduler schema`).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The scheduler's configuration: one TOML file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The cluster's name: the pool and what runs on it. Lower-case letters, digits and `-`, up to 40
+    /// characters. Containers are found again by it: another name is another cluster.
+    pub cluster: String,
+    /// Where the API listens: `ADDRESS:PORT`. Default `127.0.0.1:8082`.
+    #[serde(default = "default_listen")]
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// A file with the operator's token, which whatever changes something asks for. The environment's
+    /// `FORCE12_TOKEN` or `FORCE12_TOKEN_FILE` wins over it. Without a token, only a loopback listener changes
+    /// anything.
+    pub token_file: Option<PathBuf>,
+    /// Host names, beside loopback and the listener's own address, under which the API may be asked to change
+    /// something.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    /// After the start, no fill service starts anything before every demand is known or this many milliseconds
+    /// have passed. 0 to 600,000; default 2,000.
+    #[serde(default = "default_start_hold_ms")]
+    pub start_hold_ms: u64,
+    /// An instance whose engine has not answered for this many milliseconds is lost. 500 to 3,600,000; default
+    /// 3,000.
+    #[serde(default = "default_lost_after_ms")]
+    pub lost_after_ms: u64,
+    /// A start without a clear answer keeps its room for this many milliseconds. 1,000 to 600,000; default
+    /// 10,000.
+    #[serde(default = "default_settle_ms")]
+    pub settle_ms: u64,
+    /// Whether SIGTERM stops the workloads too. Default false: they run on, and the next start adopts them.
+    #[serde(default)]
+    pub drain_on_exit: bool,
+    /// Where demand comes from: anything that answers `GET` with a demand document.
+    #[serde(default, rename = "demand_source")]
+    pub demand_sources: Vec<DemandSourceTable>,
+    /// The container hosts of the pool; at least one.
+    #[serde(default, rename = "instance")]
+    pub instances: Vec<InstanceTable>,
+    /// What runs on them; at least one.
+    #[serde(default, rename = "service")]
+    pub services: Vec<ServiceTable>,
+}
+
+/// A demand source.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DemandSourceTable {
+    /// Its name, by which services refer to it.
+    pub name: String,
+    /// Where its demand document is: `http://` or `https://`, without user or password.
+    pub url: String,
+    /// Milliseconds from one answer to the next question, where the source does not hold questions until
+    /// something changes. 10 to 3,600,000; default 250.
+    #[serde(default = "default_poll_ms")]
+    pub poll_ms: u64,
+    /// Milliseconds after the last complete answer at which its demands are stale. At least 500, and twice
+    /// `poll_ms`; at most 86,400,000; default 15,000.
+    #[serde(default = "default_stale_after_ms")]
+    pub stale_after_ms: u64,
+}
+
+/// A container host.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceTable {
+    /// Its name; part of the names of its containers.
+    pub name: String,
+    /// The Docker engine that it is: `unix:///path/to/docker.sock`, `tcp://host:port` or `http://host:port`.
+    /// Several instances may share one engine.
+    pub engine: String,
+    /// How much runs on it at most.
+    pub capacity: CapacityTable,
+    /// `ready` (default), `cordoned` (nothing new starts there) or `draining` (and what runs there is moved).
+    #[serde(default)]
+    pub state: InstanceStateWord,
+    /// At most this many frozen containers. 0 to 10,000; default: not limited.
+    pub frozen_max: Option<u32>,
+    /// At most this many mebibytes of memory in frozen containers. Default: not limited beyond the capacity.
+    pub frozen_memory_mib: Option<u64>,
+}
+
+/// What an instance has. Configured, never asked of the engine, which reports the whole machine.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CapacityTable {
+    /// Places for containers. 1 to 1,000,000.
+    pub slots: u64,
+    /// Thousandths of a CPU. Default: not limited.
+    pub cpu_millis: Option<u64>,
+    /// Mebibytes of memory. Default: not limited.
+    pub memory_mib: Option<u64>,
+}
+
+/// What may be done with an instance.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceStateWord {
+    /// Starts and stops as planned.
+    #[default]
+    Ready,
+    /// Nothing new starts there; what runs stays.
+    Cordoned,
+    /// Nothing new starts there, and what runs there is moved.
+    Draining,
+}
+
+/// A kind of container.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file that people read as yes or no")]
+pub struct ServiceTable {
+    /// Its name; part of the names of its containers.
+    pub name: String,
+    /// 1 is the most important; a larger number is less important. 1 to 1,000,000.
+    pub priority: u32,
+    /// The image, as the engine names it. It has to be there: nothing is pulled.
+    pub image: String,
+    /// The command, one word an item. Default: the image's own.
+    pub command: Option<Vec<String>>,
+    /// The containers' environment: these names and values, those of `env_from`, and nothing else. Not for
+    /// secrets.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Names of variables of the scheduler's own environment to pass on, for secrets.
+    #[serde(default)]
+    pub env_from: Vec<String>,
+    /// Where its demand comes from. A service has either this or `fill = true`.
+    pub demand: Option<DemandTable>,
+    /// Whether it takes all the room that is left. Default false.
+    #[serde(default)]
+    pub fill: bool,
+    /// What one container takes; also its CPU and memory limits. Default: one slot, no limits.
+    #[serde(default)]
+    pub request: RequestTable,
+    /// At least this many containers, whatever the demand. Default 0.
+    #[serde(default)]
+    pub min: u32,
+    /// At most this many containers. 0 to 1,000,000; default: as many as there is demand, or room, for.
+    pub max: Option<u32>,
+    /// Its part of what services of the same priority share. 1 to 1,000; default 1.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// How more important work takes its room: `stop` (default), or `freeze`, which needs `freezable = true`.
+    #[serde(default)]
+    pub on_preempt: OnPreemptWord,
+    /// Whether its work survives being suspended for a while: it holds no leases and no unacknowledged
+    /// messages. Default false.
+    #[serde(default)]
+    pub freezable: bool,
+    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. 0 to 1,000; default 0.
+    #[serde(default)]
+    pub standby: u32,
+    /// Which instance a new container prefers: the one with the fewest of the service (`spread`, default), or
+    /// the fullest (`binpack`).
+    #[serde(default)]
+    pub placement: PlacementWord,
+    /// Milliseconds by which a fall in demand takes effect later. 0 to 86,400,000; default 0.
+    #[serde(default)]
+    pub scale_down_after_ms: u64,
+    /// Milliseconds for which a container, once started, is the last choice to be stopped. 0 to 86,400,000;
+    /// default 0.
+    #[serde(default)]
+    pub min_runtime_ms: u64,
+    /// Milliseconds from the stop signal to SIGKILL. 0 (SIGKILL at once) to 600,000; default 10,000.
+    #[serde(default = "default_stop_grace_ms")]
+    pub stop_grace_ms: u64,
+    /// The signal that asks it to stop, such as `SIGTERM`. Default: the image's own.
+    pub stop_signal: Option<String>,
+    /// Its network: `host`, `none`, `bridge`, or one by name. Default: the engine's own.
+    pub network: Option<String>,
+    /// `user` or `user:group`. Default: the image's own.
+    pub user: Option<String>,
+    /// Whether its root file system is read-only. Default false.
+    #[serde(default)]
+    pub read_only_root: bool,
+    /// Where its output goes. Default: as the engine is set up.
+    pub log: Option<LogTable>,
+    /// How the engine tells whether it is healthy. Default: the image's own.
+    pub healthcheck: Option<HealthcheckTable>,
+    /// Whether nothing new is started for it. Default false.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// Where a service's demand comes from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DemandTable {
+    /// The name of a `[[demand_source]]`.
+    pub source: String,
+    /// The key of this service in the source's `demand`.
+    pub key: String,
+    /// What a stale demand becomes: `"hold"` (default) keeps the last value; `{ fallback = n, after_ms = m }`
+    /// makes it n once it has been stale for m milliseconds.
+    #[serde(default)]
+    pub on_stale: OnStaleValue,
+}
+
+/// What a stale demand becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStaleValue {
+    /// The last value, for as long as it takes.
+    #[default]
+    Hold,
+    /// The last value for `after_ms`, then `fallback` containers.
+    Fallback {
+        /// The demand from then on; 0 to 1,000,000.
+        fallback: u32,
+        /// Milliseconds of staleness before that; 0 to 86,400,000.
+        after_ms: u64,
+    },
+}
+
+/// What one container takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestTable {
+    /// Places. 1 to 1,000,000; default 1.
+    #[serde(default = "default_request_slots")]
+    pub slots: u64,
+    /// Thousandths of a CPU, also its limit. Default 0: nothing asked for, no limit.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Mebibytes of memory, also its limit. Default 0: nothing asked for, no limit; at least 6 otherwise.
+    #[serde(default)]
+    pub memory_mib: u64,
+}
+
+/// Where a service's output goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogTable {
+    /// The engine's log driver, such as `json-file`, `local`, `journald` or `none`.
+    pub driver: String,
+    /// Its options.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// How the engine tells whether a container is healthy.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthcheckTable {
+    /// The command, one word an item, without a shell.
+    pub command: Vec<String>,
+    /// Milliseconds between two checks. 1 to 86,400,000; default 10,000.
+    #[serde(default = "default_healthcheck_interval_ms")]
+    pub interval_ms: u64,
+    /// Milliseconds for one check. 1 to 86,400,000; default 2,000.
+    #[serde(default = "default_healthcheck_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Failures in a row that make it unhealthy. 1 to 1,000; default 3.
+    #[serde(default = "default_healthcheck_retries")]
+    pub retries: u32,
+}
+
+/// How room is taken from a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPreemptWord {
+    /// Its container is stopped.
+    #[default]
+    Stop,
+    /// Its container is suspended in place.
+    Freeze,
+}
+
+/// Which instance a new container prefers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacementWord {
+    /// The one with the fewest containers of the service.
+    #[default]
+    Spread,
+    /// The fullest.
+    Binpack,
+}
+
+impl Default for RequestTable {
+    fn default() -> Self {
+        Self { slots: default_request_slots(), cpu_millis: 0, memory_mib: 0 }
+    }
+}
+
+/// Where the API listens by default. Loopback: whoever wants more says so.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082);
+
+pub(super) const fn default_listen() -> SocketAddr {
+    LISTEN_DEFAULT
+}
+
+const fn default_start_hold_ms() -> u64 {
+    2_000
+}
+
+const fn default_lost_after_ms() -> u64 {
+    3_000
+}
+
+const fn default_settle_ms() -> u64 {
+    10_000
+}
+
+const fn default_poll_ms() -> u64 {
+    250
+}
+
+const fn default_stale_after_ms() -> u64 {
+    15_000
+}
+
+const fn default_weight() -> u32 {
+    1
+}
+
+const fn default_stop_grace_ms() -> u64 {
+    10_000
+}
+
+const fn default_request_slots() -> u64 {
+    1
+}
+
+const fn default_healthcheck_interval_ms() -> u64 {
+    10_000
+}
+
+const fn default_healthcheck_timeout_ms() -> u64 {
+    2_000
+}
+
+const fn default_healthcheck_retries() -> u32 {
+    3
+}
+
+// By hand, because a derived untagged enum answers every mistake with "did not match any variant".
+impl<'de> Deserialize<'de> for OnStaleValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = OnStaleValue;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("\"hold\" or { fallback = n, after_ms = m }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<OnStaleValue, E> {
+                if word == "hold" {
+                    Ok(OnStaleValue::Hold)
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(word), &self))
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OnStaleValue, A::Error> {
+                let (mut fallback, mut after_ms) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "fallback" => fallback = Some(map.next_value()?),
+                        "after_ms" => after_ms = Some(map.next_value()?),
+                        other => return Err(A::Error::unknown_field(other, &["fallback", "after_ms"])),
+                    }
+                }
+                match (fallback, after_ms) {
+                    (Some(fallback), Some(after_ms)) => Ok(OnStaleValue::Fallback { fallback, after_ms }),
+                    (None, _) => Err(A::Error::missing_field("fallback")),
+                    (_, None) => Err(A::Error::missing_field("after_ms")),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Values)
+    }
+}
+
+impl JsonSchema for OnStaleValue {
+    fn schema_name() -> Cow<'static, str> {
+        "OnStale".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "oneOf": [
+                { "const": "hold" },
+                {
+                    "type": "object",
+                    "properties": {
+                        "fallback": { "type": "integer", "minimum": 0, "maximum": 1_000_000 },
+                        "after_ms": { "type": "integer", "minimum": 0, "maximum": 86_400_000 }
+                    },
+                    "required": ["fallback", "after_ms"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}

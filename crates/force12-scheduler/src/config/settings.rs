@@ -1,0 +1,665 @@
+//! From the file as written to settings that hold: every rule that a schema cannot say, all broken ones reported
+//! at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use controller::{DemandKey, ServiceSettings, SourceSettings};
+use driver::{ContainerSpec, Healthcheck, LogOptions};
+use driver_docker::EngineAddress;
+use planner::{Instance, InstanceState, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
+use reqwest::Url;
+
+use super::file::{
+    ConfigFile, DemandSourceTable, InstanceStateWord, InstanceTable, OnPreemptWord, OnStaleValue,
+    PlacementWord, ServiceTable,
+};
+use super::{Environment, Place, Problems};
+
+/// The most containers of one fill service on one instance that are taken for intended without a `max`: an engine
+/// does not survive many more, and a capacity in the wrong unit is easily written.
+const FILL_PER_INSTANCE_MAX: u64 = 1_000;
+/// Names go into container names and labels, three at a time, where engines allow 255 characters and host names 63.
+const NAME_CHARACTERS_MAX: usize = 40;
+/// The longest that a source is asked to hold its answer: short enough that proxies on the way let it pass.
+const WAIT_MS_MAX: u64 = 5_000;
+const DAY_MS: u64 = 86_400_000;
+const COUNT_MAX: u64 = 1_000_000;
+/// Docker refuses memory limits below it.
+const MEMORY_MIB_MIN: u64 = 6;
+/// Docker refuses CPU limits below it.
+const CPU_MILLIS_MIN: u64 = 10;
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// A file with the operator's token.
+    pub token_file: Option<PathBuf>,
+    /// More host names under which changes are accepted.
+    pub allowed_hosts: Vec<String>,
+    /// Whether SIGTERM stops the workloads too.
+    pub drain_on_exit: bool,
+    /// Those that a service takes its demand from, in the order of names.
+    pub sources: Vec<Source>,
+    /// The names of the instances on each engine, by its address.
+    pub engines: BTreeMap<EngineAddress, Vec<String>>,
+    /// What the controller is told; services and instances in the order of names.
+    pub controller: controller::Settings,
+}
+
+/// A demand source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where its demand document is.
+    pub url: Url,
+    /// How it is asked.
+    pub settings: SourceSettings,
+}
+
+/// Checks the file and makes settings of it. `environment` answers for `env_from`.
+pub(super) fn settings(
+    file: ConfigFile,
+    environment: Environment<'_>,
+    problems: &mut Problems<'_>,
+) -> Settings {
+    let top = Place::top();
+    name(&file.cluster, &top.key("cluster"), problems);
+    for (index, host) in file.allowed_hosts.iter().enumerate() {
+        if host.is_empty() || host.contains(['/', ' ', '@']) {
+            problems.error(
+                &top.key("allowed_hosts").item(index),
+                format!(
+                    "`{host}` is not a host name; leave out scheme and path, as in `force12.example.org`"
+                ),
+            );
+        }
+    }
+    range(file.start_hold_ms, 0..=600_000, &top.key("start_hold_ms"), problems);
+    range(file.lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
+    range(file.settle_ms, 1_000..=600_000, &top.key("settle_ms"), problems);
+
+    let source_stale_ms: BTreeMap<String, u64> =
+        file.demand_sources.iter().map(|table| (table.name.clone(), table.stale_after_ms)).collect();
+    let mut sources = sources(file.demand_sources, &file.services, problems);
+    let mut instances = instances(file.instances, problems);
+    let mut services = services(file.services, &source_stale_ms, &instances, environment, problems);
+
+    sources.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
+    instances.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+    services.sort_by(|a, b| a.service.name.cmp(&b.service.name));
+    let mut engines: BTreeMap<EngineAddress, Vec<String>> = BTreeMap::new();
+    for (engine, instance) in &instances {
+        if let Some(engine) = engine {
+            engines.entry(engine.clone()).or_default().push(instance.name.clone());
+        }
+    }
+    Settings {
+        listen: file.listen,
+        token_file: file.token_file,
+        allowed_hosts: file.allowed_hosts,
+        drain_on_exit: file.drain_on_exit,
+        sources,
+        engines,
+        controller: controller::Settings {
+            cluster: file.cluster,
+            services,
+            instances: instances.into_iter().map(|(_, instance)| instance).collect(),
+            start_hold_ms: file.start_hold_ms,
+            lost_after_ms: file.lost_after_ms,
+            settle_ms: file.settle_ms,
+        },
+    }
+}
+
+fn sources(
+    tables: Vec<DemandSourceTable>,
+    services: &[ServiceTable],
+    problems: &mut Problems<'_>,
+) -> Vec<Source> {
+    let mut seen = BTreeSet::new();
+    let used: BTreeSet<&str> =
+        services.iter().filter_map(|service| Some(service.demand.as_ref()?.source.as_str())).collect();
+    tables
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, table)| {
+            let place = Place::table("demand_source", index, &table.name);
+            name(&table.name, &place.key("name"), problems);
+            unique(&mut seen, &table.name, "demand source", &place, problems);
+            let is_used = used.contains(table.name.as_str());
+            if !is_used {
+                problems.warning(&place, "no service takes its demand from it, so it is not asked".to_owned());
+            }
+            range(table.poll_ms, 10..=3_600_000, &place.key("poll_ms"), problems);
+            range(table.stale_after_ms, 500..=DAY_MS, &place.key("stale_after_ms"), problems);
+            if table.stale_after_ms < table.poll_ms.saturating_mul(2) {
+                problems.error(
+                    &place.key("stale_after_ms"),
+                    format!(
+                        "{} is less than twice poll_ms ({}), so one late answer would make its demands stale; \
+                         raise it, or lower poll_ms",
+                        table.stale_after_ms, table.poll_ms
+                    ),
+                );
+            }
+            let url = source_url(&table.url, &place.key("url"), problems)?;
+            // Asked to hold its answers so long that it confirms its demands three times before they are stale.
+            let wait_ms = (table.stale_after_ms / 3 / 1_000 * 1_000).min(WAIT_MS_MAX);
+            let settings = SourceSettings { name: table.name, poll_ms: table.poll_ms, wait_ms };
+            is_used.then_some(Source { url, settings })
+        })
+        .collect()
+}
+
+fn source_url(text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<Url> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => {
+            problems.error(
+                place,
+                format!("`{text}` is not a URL ({error}); for example http://demand-rng:8081/v1/demand"),
+            );
+            return None;
+        }
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        problems
+            .error(place, format!("the scheme of a demand source is http or https, not `{}`", url.scheme()));
+        return None;
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // The text itself is left out: it holds a password.
+        problems
+            .error(place, "holds a user or a password, which would show in logs; take them out".to_owned());
+        return None;
+    }
+    if url.fragment().is_some() {
+        problems.error(place, format!("`{text}` has a fragment (`#`), which is never sent; take it out"));
+    }
+    Some(url)
+}
+
+fn instances(
+    tables: Vec<InstanceTable>,
+    problems: &mut Problems<'_>,
+) -> Vec<(Option<EngineAddress>, Instance)> {
+    if tables.is_empty() {
+        problems
+            .error(&Place::top(), "there is no [[instance]]; name at least one container host".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    tables
+        .into_iter()
+        .enumerate()
+        .map(|(index, table)| {
+            let place = Place::table("instance", index, &table.name);
+            name(&table.name, &place.key("name"), problems);
+            unique(&mut seen, &table.name, "instance", &place, problems);
+            let engine = table.engine.parse::<EngineAddress>();
+            if let Err(error) = &engine {
+                problems.error(&place.key("engine"), error.to_string());
+            }
+            let capacity_place = place.key("capacity");
+            range(table.capacity.slots, 1..=COUNT_MAX, &capacity_place.key("slots"), problems);
+            for (key, value) in
+                [("cpu_millis", table.capacity.cpu_millis), ("memory_mib", table.capacity.memory_mib)]
+            {
+                if let Some(value) = value {
+                    range(value, 1..=1_000_000_000, &capacity_place.key(key), problems);
+                }
+            }
+            if let Some(frozen_max) = table.frozen_max {
+                range(frozen_max.into(), 0..=10_000, &place.key("frozen_max"), problems);
+            }
+            if let (Some(frozen), Some(memory)) = (table.frozen_memory_mib, table.capacity.memory_mib)
+                && frozen > memory
+            {
+                problems.error(
+                    &place.key("frozen_memory_mib"),
+                    format!(
+                        "{frozen} is more than the instance has (capacity.memory_mib = {memory}); lower it"
+                    ),
+                );
+            }
+            let instance = Instance {
+                name: table.name,
+                state: match table.state {
+                    InstanceStateWord::Ready => InstanceState::Ready,
+                    InstanceStateWord::Cordoned => InstanceState::Cordoned,
+                    InstanceStateWord::Draining => InstanceState::Draining,
+                },
+                capacity: Resources {
+                    slots: table.capacity.slots,
+                    cpu_millis: table.capacity.cpu_millis.unwrap_or(Resources::UNLIMITED),
+                    memory_mib: table.capacity.memory_mib.unwrap_or(Resources::UNLIMITED),
+                },
+                frozen_max: table.frozen_max.unwrap_or(u32::MAX),
+                frozen_memory_mib: table.frozen_memory_mib.unwrap_or(Resources::UNLIMITED),
+            };
+            (engine.ok(), instance)
+        })
+        .collect()
+}
+
+fn services(
+    tables: Vec<ServiceTable>,
+    source_stale_ms: &BTreeMap<String, u64>,
+    instances: &[(Option<EngineAddress>, Instance)],
+    environment: Environment<'_>,
+    problems: &mut Problems<'_>,
+) -> Vec<ServiceSettings> {
+    if tables.is_empty() {
+        problems.error(&Place::top(), "there is no [[service]]; name at least one".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    tables
+        .into_iter()
+        .enumerate()
+        .map(|(index, table)| {
+            let place = Place::table("service", index, &table.name);
+            name(&table.name, &place.key("name"), problems);
+            unique(&mut seen, &table.name, "service", &place, problems);
+            range(table.priority.into(), 1..=COUNT_MAX, &place.key("priority"), problems);
+            range(table.weight.into(), 1..=1_000, &place.key("weight"), problems);
+            wanted(&table, &place, source_stale_ms, problems);
+            request(&table, &place, instances, problems);
+            freezing(&table, &place, problems);
+            for (key, value) in
+                [("scale_down_after_ms", table.scale_down_after_ms), ("min_runtime_ms", table.min_runtime_ms)]
+            {
+                range(value, 0..=DAY_MS, &place.key(key), problems);
+            }
+            range(table.stop_grace_ms, 0..=600_000, &place.key("stop_grace_ms"), problems);
+            let spec = spec(&table, &place, environment, problems);
+            ServiceSettings {
+                service: service(&table, source_stale_ms),
+                spec: Arc::new(spec),
+                demand: table.demand.map(|demand| DemandKey { source: demand.source, key: demand.key }),
+            }
+        })
+        .collect()
+}
+
+fn service(table: &ServiceTable, source_stale_ms: &BTreeMap<String, u64>) -> Service {
+    let defaults = Service::demand(table.name.clone(), table.priority);
+    let demand = table.demand.as_ref();
+    Service {
+        kind: if table.fill { ServiceKind::Fill } else { ServiceKind::Demand },
+        weight: table.weight,
+        request: Resources {
+            slots: table.request.slots,
+            cpu_millis: table.request.cpu_millis,
+            memory_mib: table.request.memory_mib,
+        },
+        min: table.min,
+        max: table.max.unwrap_or(defaults.max),
+        on_preempt: match table.on_preempt {
+            OnPreemptWord::Stop => OnPreempt::Stop,
+            OnPreemptWord::Freeze => OnPreempt::Freeze,
+        },
+        standby_per_instance: table.standby,
+        placement: match table.placement {
+            PlacementWord::Spread => Placement::Spread,
+            PlacementWord::Binpack => Placement::BinPack,
+        },
+        scale_down_after_ms: table.scale_down_after_ms,
+        min_runtime_ms: table.min_runtime_ms,
+        stale_after_ms: demand
+            .and_then(|demand| source_stale_ms.get(demand.source.as_str()).copied())
+            .unwrap_or(defaults.stale_after_ms),
+        on_stale: match demand.map(|demand| demand.on_stale).unwrap_or_default() {
+            OnStaleValue::Hold => OnStale::Hold,
+            OnStaleValue::Fallback { fallback, after_ms } => {
+                OnStale::Fallback { containers: fallback, after_ms }
+            }
+        },
+        paused: table.paused,
+        ..defaults
+    }
+}
+
+/// What a service wants: a demand or all that is left, and the bounds of it.
+fn wanted(
+    table: &ServiceTable,
+    place: &Place,
+    source_stale_ms: &BTreeMap<String, u64>,
+    problems: &mut Problems<'_>,
+) {
+    match (&table.demand, table.fill) {
+        (None, false) => problems.error(
+            place,
+            "has neither demand nor fill; write demand = { source = \"…\", key = \"…\" } or fill = true"
+                .to_owned(),
+        ),
+        (Some(_), true) => problems.error(
+            &place.key("fill"),
+            "has both demand and fill = true; a service follows a demand or fills, so remove one".to_owned(),
+        ),
+        _ => {}
+    }
+    if let Some(demand) = &table.demand {
+        let place = place.key("demand");
+        if !source_stale_ms.contains_key(demand.source.as_str()) {
+            let known: Vec<&str> = source_stale_ms.keys().map(String::as_str).collect();
+            problems.error(
+                &place.key("source"),
+                if known.is_empty() {
+                    format!(
+                        "there is no demand source `{}`; add a [[demand_source]] of that name",
+                        demand.source
+                    )
+                } else {
+                    format!("there is no demand source `{}`; there is {}", demand.source, known.join(", "))
+                },
+            );
+        }
+        if demand.key.is_empty() {
+            problems.error(&place.key("key"), "is empty; name the key in the source's demand".to_owned());
+        }
+        if let OnStaleValue::Fallback { fallback, after_ms } = demand.on_stale {
+            range(fallback.into(), 0..=COUNT_MAX, &place.key("on_stale").key("fallback"), problems);
+            range(after_ms, 0..=DAY_MS, &place.key("on_stale").key("after_ms"), problems);
+        }
+    }
+    range(table.min.into(), 0..=COUNT_MAX, &place.key("min"), problems);
+    if let Some(max) = table.max {
+        range(max.into(), 0..=COUNT_MAX, &place.key("max"), problems);
+        if table.min > max {
+            problems.error(
+                &place.key("min"),
+                format!("{} is more than max ({max}); lower min, or raise max", table.min),
+            );
+        }
+    }
+    if table.fill {
+        let without_use = [
+            ("min", u64::from(table.min)),
+            ("standby", table.standby.into()),
+            ("scale_down_after_ms", table.scale_down_after_ms),
+        ];
+        for (key, value) in without_use {
+            if value > 0 {
+                problems.error(
+                    &place.key(key),
+                    "has no meaning for a service that fills: it has no demand; remove it".to_owned(),
+                );
+            }
+        }
+    }
+}
+
+/// What one container takes, against what there is.
+fn request(
+    table: &ServiceTable,
+    place: &Place,
+    instances: &[(Option<EngineAddress>, Instance)],
+    problems: &mut Problems<'_>,
+) {
+    let place = place.key("request");
+    let request = &table.request;
+    if request.slots == 0 {
+        problems.error(
+            &place.key("slots"),
+            "is 0; each container takes at least one slot, so that slots bound how many there are".to_owned(),
+        );
+        return;
+    }
+    range(request.slots, 1..=COUNT_MAX, &place.key("slots"), problems);
+    if request.memory_mib > 0 {
+        range(request.memory_mib, MEMORY_MIB_MIN..=1_000_000_000, &place.key("memory_mib"), problems);
+    }
+    if request.cpu_millis > 0 {
+        range(request.cpu_millis, CPU_MILLIS_MIN..=1_000_000_000, &place.key("cpu_millis"), problems);
+    }
+    let wanted =
+        Resources { slots: request.slots, cpu_millis: request.cpu_millis, memory_mib: request.memory_mib };
+    if instances.is_empty() {
+        return;
+    }
+    if !instances.iter().any(|(_, instance)| wanted.fits(instance.capacity)) {
+        problems.error(
+            &place,
+            format!(
+                "{} fits no instance; lower it, or raise the capacity of one",
+                resources_in_words(wanted)
+            ),
+        );
+        return;
+    }
+    if table.fill && table.max.is_none() {
+        let most = instances
+            .iter()
+            .map(|(_, instance)| (wanted.count_in(instance.capacity), &instance.name))
+            .max_by_key(|&(count, _)| count);
+        if let Some((count, instance)) = most
+            && count > FILL_PER_INSTANCE_MAX
+        {
+            problems.error(
+                &place,
+                format!(
+                    "without a max this service would start {count} containers on {instance}; set max, or correct \
+                     the capacity of {instance}"
+                ),
+            );
+        }
+    }
+}
+
+fn freezing(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) {
+    if table.on_preempt == OnPreemptWord::Freeze && !table.freezable {
+        problems.error(
+            &place.key("on_preempt"),
+            "freeze needs freezable = true, said by whoever knows that the work survives a pause; or use \"stop\""
+                .to_owned(),
+        );
+    }
+    if table.standby > 0 && !table.freezable {
+        problems.error(
+            &place.key("standby"),
+            "a standby is kept frozen, which needs freezable = true; add it, or set standby = 0".to_owned(),
+        );
+    }
+    range(table.standby.into(), 0..=1_000, &place.key("standby"), problems);
+}
+
+fn spec(
+    table: &ServiceTable,
+    place: &Place,
+    environment: Environment<'_>,
+    problems: &mut Problems<'_>,
+) -> ContainerSpec {
+    if table.image.is_empty() || table.image.len() > 255 || table.image.contains(char::is_whitespace) {
+        problems.error(
+            &place.key("image"),
+            format!(
+                "`{}` is not the name of an image; for example force12/workload or registry/name:tag",
+                table.image
+            ),
+        );
+    }
+    if let Some(command) = &table.command {
+        words(command, &place.key("command"), "leave command out for the image's own", problems);
+    }
+    if let Some(signal) = &table.stop_signal {
+        let named = signal.strip_prefix("SIG").is_some_and(|rest| {
+            !rest.is_empty() && rest.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '+')
+        });
+        if !named && !signal.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number)) {
+            problems.error(
+                &place.key("stop_signal"),
+                format!("`{signal}` is not a signal; write a name such as SIGTERM, or a number from 1 to 64"),
+            );
+        }
+    }
+    if let Some(network) = &table.network {
+        let fits = network.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
+            && network.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+        if !fits {
+            problems.error(
+                &place.key("network"),
+                format!(
+                    "`{network}` is not the name of a network; write host, none, bridge or a network's name"
+                ),
+            );
+        }
+    }
+    if let Some(user) = &table.user
+        && (user.is_empty() || user.contains(char::is_whitespace) || user.matches(':').count() > 1)
+    {
+        problems.error(
+            &place.key("user"),
+            format!(
+                "`{user}` is not a user; write a name or number, with :group if wanted, as in 65534:65534"
+            ),
+        );
+    }
+    if let Some(log) = &table.log
+        && log.driver.is_empty()
+    {
+        problems
+            .error(&place.key("log").key("driver"), "is empty; name a log driver, such as local".to_owned());
+    }
+    if let Some(check) = &table.healthcheck {
+        let place = place.key("healthcheck");
+        words(&check.command, &place.key("command"), "leave healthcheck out for the image's own", problems);
+        range(check.interval_ms, 1..=DAY_MS, &place.key("interval_ms"), problems);
+        range(check.timeout_ms, 1..=DAY_MS, &place.key("timeout_ms"), problems);
+        range(check.retries.into(), 1..=1_000, &place.key("retries"), problems);
+    }
+    let limit = |value: u64| (value > 0).then_some(value);
+    ContainerSpec {
+        image: table.image.clone(),
+        command: table.command.clone(),
+        environment: container_environment(table, place, environment, problems),
+        network: table.network.clone(),
+        user: table.user.clone(),
+        cpu_limit_millis: limit(table.request.cpu_millis),
+        memory_limit_mib: limit(table.request.memory_mib),
+        read_only_root: table.read_only_root,
+        stop_signal: table.stop_signal.clone(),
+        stop_grace_ms: table.stop_grace_ms,
+        log: table
+            .log
+            .as_ref()
+            .map(|log| LogOptions { driver: log.driver.clone(), options: log.options.clone() }),
+        healthcheck: table.healthcheck.as_ref().map(|check| Healthcheck {
+            command: check.command.clone(),
+            interval_ms: check.interval_ms,
+            timeout_ms: check.timeout_ms,
+            retries: check.retries,
+        }),
+    }
+}
+
+fn container_environment(
+    table: &ServiceTable,
+    place: &Place,
+    environment: Environment<'_>,
+    problems: &mut Problems<'_>,
+) -> BTreeMap<String, String> {
+    let fits =
+        |name: &str| !name.is_empty() && !name.contains(['=', '\0']) && !name.contains(char::is_whitespace);
+    for (name, value) in &table.env {
+        let place = place.key("env").key(name);
+        if !fits(name) {
+            problems
+                .error(&place, format!("`{name}` is not the name of a variable; leave out spaces and `=`"));
+        }
+        if value.contains('\0') {
+            problems.error(&place, "holds a NUL character, which no environment can; take it out".to_owned());
+        }
+        if looks_secret(name) && !value.is_empty() {
+            problems.warning(
+                &place,
+                "looks like a secret; keep it out of this file: set it in the scheduler's environment and name it in \
+                 env_from"
+                    .to_owned(),
+            );
+        }
+    }
+    let mut variables = table.env.clone();
+    for (index, name) in table.env_from.iter().enumerate() {
+        let place = place.key("env_from").item(index);
+        if !fits(name) {
+            problems
+                .error(&place, format!("`{name}` is not the name of a variable; leave out spaces and `=`"));
+        } else if variables.contains_key(name) {
+            problems.error(&place, format!("`{name}` is named twice, in env or env_from; remove one"));
+        } else if let Some(value) = environment(name) {
+            variables.insert(name.clone(), value);
+        } else {
+            problems.error(
+                &place,
+                format!(
+                    "`{name}` is not set in the scheduler's environment; set it there, or remove it here"
+                ),
+            );
+        }
+    }
+    variables
+}
+
+fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "API_KEY", "APIKEY", "PRIVATE_KEY", "ACCESS_KEY", "CREDENTIAL"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+/// A command: at least one word, none of them with a NUL, the first not empty.
+fn words(command: &[String], place: &Place, otherwise: &str, problems: &mut Problems<'_>) {
+    if command.first().is_none_or(String::is_empty) {
+        problems.error(place, format!("names no program; {otherwise}"));
+    }
+    if command.iter().any(|word| word.contains('\0')) {
+        problems.error(place, "holds a NUL character, which no command can; take it out".to_owned());
+    }
+}
+
+fn name(name: &str, place: &Place, problems: &mut Problems<'_>) {
+    let lower_or_digit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.len() <= NAME_CHARACTERS_MAX
+        && name.starts_with(lower_or_digit)
+        && name.chars().all(|c| lower_or_digit(c) || c == '-');
+    if !fits {
+        problems.error(
+            place,
+            format!(
+                "`{name}` can't be used in names of containers; use 1 to {NAME_CHARACTERS_MAX} lower-case letters, \
+                 digits and `-`, beginning with a letter or digit"
+            ),
+        );
+    }
+}
+
+fn unique(seen: &mut BTreeSet<String>, name: &str, kind: &str, place: &Place, problems: &mut Problems<'_>) {
+    if !seen.insert(name.to_owned()) {
+        problems.error(
+            &place.key("name"),
+            format!("there is another {kind} named `{name}` above; give each its own name"),
+        );
+    }
+}
+
+fn range(value: u64, allowed: std::ops::RangeInclusive<u64>, place: &Place, problems: &mut Problems<'_>) {
+    if !allowed.contains(&value) {
+        problems
+            .error(place, format!("{value} is out of range; give {} to {}", allowed.start(), allowed.end()));
+    }
+}
+
+/// `2 slots, 500 cpu_millis`.
+pub fn resources_in_words(resources: Resources) -> String {
+    let slots = if resources.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", resources.slots) };
+    let mut words = vec![slots];
+    for (value, unit) in [(resources.cpu_millis, "cpu_millis"), (resources.memory_mib, "memory_mib")] {
+        if value > 0 && value != Resources::UNLIMITED {
+            words.push(format!("{value} {unit}"));
+        }
+    }
+    words.join(", ")
+}

@@ -1,0 +1,189 @@
+//! The way to a demand source over HTTP: one question, one bounded answer.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_types::demand::{DemandDocument, read_demand};
+use async_trait::async_trait;
+use controller::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
+use reqwest::{Client, Response, StatusCode, Url};
+
+/// The largest demand document that is read: ten thousand keys with details.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The longest tag that is sent back to a source.
+const ETAG_BYTES_MAX: usize = 1024;
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a complete answer may take, beyond the time for which the source was asked to hold it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of a source's own words is shown.
+const SHOWN_CHARACTERS_MAX: usize = 200;
+
+/// A demand source behind a URL.
+#[derive(Clone, Debug)]
+pub struct HttpTransport {
+    client: Client,
+    url: Url,
+    answer_timeout: Duration,
+}
+
+/// The client that all transports share.
+///
+/// Its trust roots are compiled in, so that it can be built, and speaks https, in an image with no files but the
+/// binary. It takes no proxy from the environment: a demand source is asked where the configuration says it is.
+pub fn client() -> Result<Client, reqwest::Error> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("force12-scheduler/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+}
+
+impl HttpTransport {
+    /// A source behind `url`.
+    pub fn new(client: Client, url: Url) -> Self {
+        Self { client, url, answer_timeout: ANSWER_TIMEOUT }
+    }
+
+    async fn ask(&self, request: FetchRequest) -> Result<DemandAnswer, String> {
+        let wait = request.wait.filter(|wait| wait.as_secs() > 0);
+        let timeout = self.answer_timeout + wait.unwrap_or_default();
+        let mut question =
+            self.client.get(self.url.clone()).header(ACCEPT, "application/json").timeout(timeout);
+        if let Some(wait) = wait {
+            question = question.header("prefer", format!("wait={}", wait.as_secs()));
+        }
+        let tagged = request.etag.is_some();
+        if let Some(etag) = request.etag {
+            question = question.header(IF_NONE_MATCH, etag);
+        }
+        let in_words = |error: reqwest::Error| error_in_words(&error, timeout);
+        let response = question.send().await.map_err(in_words)?;
+        let wait_applied = wait_applied(response.headers());
+        match response.status() {
+            StatusCode::NOT_MODIFIED if tagged => Ok(DemandAnswer::NotModified { wait_applied }),
+            StatusCode::OK => {
+                let etag = etag(response.headers());
+                let body = body(response, timeout).await?;
+                let document: DemandDocument = serde_json::from_slice(&body)
+                    .map_err(|error| format!("the answer is not a demand document: {error}"))?;
+                Ok(changed(document, etag, wait_applied))
+            }
+            status if status.is_redirection() => Err(match response.headers().get(LOCATION) {
+                Some(location) if status != StatusCode::NOT_MODIFIED => format!(
+                    "answered {status}, to {}; redirects are not followed: configure the final url",
+                    shown(&String::from_utf8_lossy(location.as_bytes()))
+                ),
+                _ => format!("answered {status}, which was not asked for"),
+            }),
+            status => Err(format!("answered {status}; a demand source answers 200 or 304")),
+        }
+    }
+}
+
+#[async_trait]
+impl DemandTransport for HttpTransport {
+    async fn fetch(&self, request: FetchRequest) -> Result<DemandAnswer, FeedError> {
+        self.ask(request).await.map_err(|words| FeedError(format!("{}: {words}", self.url)))
+    }
+}
+
+fn changed(document: DemandDocument, etag: Option<String>, wait_applied: bool) -> DemandAnswer {
+    let values: BTreeMap<_, _> =
+        document.demand.iter().map(|(key, value)| (key.clone(), read_demand(value))).collect();
+    let details = document
+        .details
+        .into_iter()
+        .map(|(key, detail)| {
+            let reason = detail.reason.map(|reason| shown(&reason));
+            (key, DemandDetail { reason, age_ms: detail.age_ms })
+        })
+        .collect();
+    DemandAnswer::Changed { etag, wait_applied, values, details }
+}
+
+/// Reads the body up to [`BODY_BYTES_MAX`].
+async fn body(mut response: Response, timeout: Duration) -> Result<Vec<u8>, String> {
+    let too_large = || format!("the answer is larger than {BODY_BYTES_MAX} bytes");
+    let announced =
+        response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| error_in_words(&error, timeout))? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// A tag that is too long, or not text, is as none: the next answer is read whole.
+fn etag(headers: &HeaderMap) -> Option<String> {
+    let etag = headers.get(ETAG)?.to_str().ok()?;
+    (etag.len() <= ETAG_BYTES_MAX).then(|| etag.to_owned())
+}
+
+/// Whether `Preference-Applied` names `wait` (RFC 7240: names are case-insensitive, a value may follow).
+fn wait_applied(headers: &HeaderMap) -> bool {
+    headers
+        .get_all("preference-applied")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|preference| {
+            preference.split(['=', ';']).next().unwrap_or_default().trim().eq_ignore_ascii_case("wait")
+        })
+}
+
+fn error_in_words(error: &reqwest::Error, timeout: Duration) -> String {
+    if error.is_connect() {
+        if error.is_timeout() {
+            return format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis());
+        }
+        return format!("cannot connect: {}", root_in_words(error));
+    }
+    if error.is_timeout() {
+        return format!("no complete answer within {} ms", timeout.as_millis());
+    }
+    format!("no complete answer: {}", root_in_words(error))
+}
+
+/// The last cause, which is the one that says something.
+fn root_in_words(error: &reqwest::Error) -> String {
+    let mut root: &dyn Error = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    shown(&root.to_string().to_lowercase())
+}
+
+/// A peer's own words, cut and without control characters, fit for a log line and a page.
+fn shown(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut shown = String::new();
+    for character in characters.by_ref().take(SHOWN_CHARACTERS_MAX) {
+        let _ = if character.is_control() { shown.write_char(' ') } else { shown.write_char(character) };
+    }
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! A changed configuration file, applied while the scheduler runs, whole or not at all.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use controller::{Handle, UpdateError};
+use reqwest::Client;
+use tokio::sync::watch;
+
+use crate::config::{self, Loaded, Settings};
+use crate::connections::Connections;
+
+/// How often the file is looked at. Looking costs one system call, and works where notifications do not: mounts of
+/// other file systems, and files that are put in the place of others.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What runs now, and where it came from.
+pub struct Reload {
+    /// The file.
+    pub path: PathBuf,
+    /// The file's stamp when `settings` were read.
+    pub stamp: Option<Stamp>,
+    /// The ways to engines and demand sources that are in use.
+    pub connections: Connections,
+    /// For new demand sources.
+    pub client: Client,
+    /// The controller.
+    pub handle: Handle,
+    /// The settings in force.
+    pub settings: watch::Sender<Settings>,
+}
+
+/// By what a changed file is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+    inode: u64,
+}
+
+impl Stamp {
+    /// Of the file at `path`; `None` if there is none.
+    pub fn of(path: &std::path::Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
+    }
+}
+
+/// Why a changed file is not in force.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// It has to be mended.
+    #[error("{0}")]
+    File(String),
+    /// It may become possible without a change of the file.
+    #[error(transparent)]
+    Now(#[from] UpdateError),
+}
+
+impl Reload {
+    /// Watches the file for ever.
+    pub async fn run(mut self) {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Refused for a reason that may pass by itself, such as an instance that has first to be emptied.
+        let mut refused_for_now: Option<String> = None;
+        loop {
+            looks.tick().await;
+            let stamp = Stamp::of(&self.path);
+            let changed = stamp != self.stamp;
+            if !changed && refused_for_now.is_none() {
+                continue;
+            }
+            self.stamp = stamp;
+            let outcome = self.apply().await;
+            if let Err(Refused::Now(error)) = &outcome
+                && !changed
+                && refused_for_now.as_deref() == Some(&error.to_string())
+            {
+                continue;
+            }
+            refused_for_now = None;
+            match outcome {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(file = %self.path.display(), "changed configuration applied");
+                    metrics::counter!("force12_config_reloads_total", "outcome" => "applied").increment(1);
+                }
+                Err(error) => {
+                    for line in error.to_string().lines() {
+                        tracing::error!("changed configuration refused, the one before holds: {line}");
+                    }
+                    metrics::counter!("force12_config_reloads_total", "outcome" => "refused").increment(1);
+                    if let Refused::Now(error) = error {
+                        refused_for_now = Some(error.to_string());
+                    }
+                    metrics::gauge!("force12_config_refused").set(1.0);
+                    continue;
+                }
+            }
+            metrics::gauge!("force12_config_refused").set(0.0);
+        }
+    }
+
+    /// Whether what the file says now was put in force; `false` if it was already.
+    async fn apply(&mut self) -> Result<bool, Refused> {
+        let Loaded { settings, warnings } = config::load(&self.path, &|name| std::env::var(name).ok())
+            .map_err(|error| Refused::File(error.to_string()))?;
+        let before = self.settings.borrow().clone();
+        if settings == before {
+            return Ok(false);
+        }
+        for warning in config::lines(&self.path.display().to_string(), &warnings).lines() {
+            tracing::warn!("{warning}");
+        }
+        needs_no_restart(&before, &settings).map_err(Refused::File)?;
+        let connections = self.connections.changed_to(&settings, &self.client);
+        self.handle.update(settings.controller.clone(), connections.engines()).await?;
+        self.connections = connections;
+        self.settings.send_replace(settings);
+        Ok(true)
+    }
+}
+
+/// What is bound or read once, at the start.
+fn needs_no_restart(before: &Settings, after: &Settings) -> Result<(), String> {
+    let changed: Vec<&str> = [
+        ("listen", before.listen != after.listen),
+        ("token_file", before.token_file != after.token_file),
+        ("allowed_hosts", before.allowed_hosts != after.allowed_hosts),
+        ("start_hold_ms", before.controller.start_hold_ms != after.controller.start_hold_ms),
+    ]
+    .into_iter()
+    .filter_map(|(key, changed)| changed.then_some(key))
+    .collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} cannot change while the scheduler runs; restart it, or take the change back",
+        changed.join(" and ")
+    ))
+}
