@@ -351,3 +351,187 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use axum::http::{HeaderName, HeaderValue};
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    fn operator(token: Option<&str>, listen: &str, allowed: &[&str]) -> Operator {
+        let token = token.map(|token| Secret::token(token, "test").unwrap());
+        let allowed: Vec<_> = allowed.iter().map(|host| (*host).to_owned()).collect();
+        Operator::new(token.as_ref(), listen.parse().unwrap(), &allowed).unwrap()
+    }
+
+    /// The status and the sentence, 200 for what is let through.
+    fn checked(operator: &Operator, headers: &[(HeaderName, &str)]) -> (u16, String) {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect::<Vec<_>>();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, value);
+        }
+        match operator.check(&map) {
+            Ok(()) => (200, String::new()),
+            Err(problem) => (problem.status().as_u16(), problem.detail().unwrap_or_default().to_owned()),
+        }
+    }
+
+    fn status(operator: &Operator, headers: &[(HeaderName, &str)]) -> u16 {
+        checked(operator, headers).0
+    }
+
+    #[test]
+    fn the_token_is_asked_for() {
+        let operator = operator(Some(TOKEN), "127.0.0.1:8081", &[]);
+        let host = (HOST, "localhost:8081");
+        for (authorization, wanted) in [
+            ("Bearer 0123456789abcdef", 200),
+            ("bearer 0123456789abcdef", 200),
+            ("Bearer 0123456789abcdeF", 401),
+            ("Bearer 0123456789abcde", 401),
+            ("Bearer 0123456789abcdef0", 401),
+            ("Bearer ", 401),
+            ("Bearer", 401),
+            ("Basic 0123456789abcdef", 401),
+            ("0123456789abcdef", 401),
+        ] {
+            assert_eq!(
+                status(&operator, &[host.clone(), (AUTHORIZATION, authorization)]),
+                wanted,
+                "{authorization}"
+            );
+        }
+        assert_eq!(status(&operator, std::slice::from_ref(&host)), 401);
+        let twice = (AUTHORIZATION, "Bearer 0123456789abcdef");
+        assert_eq!(status(&operator, &[host, twice.clone(), twice]), 401);
+    }
+
+    #[test]
+    fn without_a_token_only_loopback_may_change() {
+        let host = (HOST, "127.0.0.1");
+        assert_eq!(status(&operator(None, "127.0.0.1:8081", &[]), std::slice::from_ref(&host)), 200);
+        assert_eq!(status(&operator(None, "[::1]:8081", &[]), std::slice::from_ref(&host)), 200);
+        let (status, detail) = checked(&operator(None, "0.0.0.0:8081", &[]), &[host]);
+        assert_eq!(status, 403);
+        assert!(detail.contains("set FORCE12_TOKEN_FILE (or token_file in its config)"), "{detail}");
+    }
+
+    #[test]
+    fn a_foreign_host_is_refused() {
+        let loopback = operator(None, "127.0.0.1:8081", &["Demand-RNG", "demo.example:8443"]);
+        for (host, wanted) in [
+            ("localhost", 200),
+            ("LOCALHOST:8081", 200),
+            ("127.0.0.1:9999", 200),
+            ("127.8.8.8", 200),
+            ("[::1]:8081", 200),
+            ("demand-rng:8081", 200),
+            ("demo.example:8443", 200),
+            ("demo.example", 403),
+            ("localhost.evil.example", 403),
+            ("evil.example:8081", 403),
+            ("10.0.0.7", 403),
+            ("no host", 400),
+        ] {
+            assert_eq!(status(&loopback, &[(HOST, host)]), wanted, "{host}");
+        }
+        assert_eq!(status(&loopback, &[]), 400);
+        assert_eq!(status(&loopback, &[(HOST, "localhost"), (HOST, "localhost")]), 400);
+
+        let bearer = (AUTHORIZATION, "Bearer 0123456789abcdef");
+        let everywhere = operator(Some(TOKEN), "0.0.0.0:8081", &[]);
+        assert_eq!(status(&everywhere, &[(HOST, "10.0.0.7:8081"), bearer.clone()]), 200);
+        assert_eq!(status(&everywhere, &[(HOST, "evil.example"), bearer.clone()]), 403);
+        let one = operator(Some(TOKEN), "10.0.0.7:8081", &[]);
+        assert_eq!(status(&one, &[(HOST, "10.0.0.7:8081"), bearer.clone()]), 200);
+        assert_eq!(status(&one, &[(HOST, "10.0.0.8:8081"), bearer]), 403);
+    }
+
+    #[test]
+    fn a_foreign_origin_is_refused() {
+        let operator = operator(None, "127.0.0.1:8081", &["demo.example"]);
+        for (origin, wanted) in [
+            ("http://localhost:8081", 200),
+            ("https://demo.example", 200),
+            ("http://localhost:3000", 403),
+            ("http://127.0.0.1:8081", 403),
+            ("https://evil.example", 403),
+            ("null", 403),
+            ("", 403),
+        ] {
+            assert_eq!(status(&operator, &[(HOST, "localhost:8081"), (ORIGIN, origin)]), wanted, "{origin}");
+        }
+    }
+
+    #[test]
+    fn allowed_hosts_are_checked() {
+        for bad in ["", "http://a", "a/b", "user@a", "a b"] {
+            let error = Operator::new(None, "127.0.0.1:1".parse().unwrap(), &[bad.to_owned()]).unwrap_err();
+            assert!(error.to_string().starts_with("allowed_hosts: "), "{error}");
+        }
+    }
+
+    fn token_file(text: &str, mode: u32) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_token_file_is_for_its_owner_only() {
+        let file = token_file(" 0123456789abcdef\n", 0o600);
+        assert_eq!(Secret::token_from_file(file.path()).unwrap().expose(), TOKEN);
+        for mode in [0o640, 0o604, 0o610, 0o620, 0o666] {
+            let file = token_file(TOKEN, mode);
+            let error = Secret::token_from_file(file.path()).unwrap_err().to_string();
+            let wanted = format!("(mode {mode:03o}); run: chmod 600 '{}'", file.path().display());
+            assert!(error.ends_with(&wanted), "{error}");
+        }
+        assert!(matches!(Secret::token_from_file(Path::new("/")), Err(AuthError::NotAFile(_))));
+        assert!(matches!(Secret::token_from_file(Path::new("/nonexistent")), Err(AuthError::Read { .. })));
+    }
+
+    #[test]
+    fn an_unfit_token_is_refused_and_never_shown() {
+        for text in ["", " \n", "short-secret", "sixteen secret ch", "sécret-sécret-sécret", &"x".repeat(513)]
+        {
+            let error = Secret::token(text, "FORCE12_TOKEN").unwrap_err().to_string();
+            assert!(error.starts_with("FORCE12_TOKEN: the token "), "{error}");
+            assert!(text.trim().is_empty() || !error.contains(text.trim()), "{error}");
+        }
+        let secret = Secret::token(TOKEN, "test").unwrap();
+        assert!(!format!("{secret:?} {:?}", operator(Some(TOKEN), "127.0.0.1:1", &[])).contains(TOKEN));
+    }
+
+    #[test]
+    fn the_environment_comes_before_the_config_and_is_never_skipped() {
+        let file = token_file("of-the-variables-file", 0o600);
+        let config_file = token_file("of-the-configs-file", 0o600);
+        let mut source = TokenSource {
+            value: Some(Secret("of-the-variable-itself".into())),
+            file: Some(file.path().to_owned()),
+            config_file: Some(config_file.path().to_owned()),
+        };
+        let read =
+            |source: &TokenSource| source.read().map(|token| token.map(|token| token.expose().to_owned()));
+        assert_eq!(read(&source).unwrap().unwrap(), "of-the-variable-itself");
+        source.value = Some(Secret("".into()));
+        assert!(read(&source).is_err());
+        source.value = None;
+        assert_eq!(read(&source).unwrap().unwrap(), "of-the-variables-file");
+        source.file = None;
+        assert_eq!(read(&source).unwrap().unwrap(), "of-the-configs-file");
+        source.config_file = None;
+        assert_eq!(read(&source).unwrap(), None);
+    }
+}

@@ -1,6 +1,8 @@
 //! The command line that every service has.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
@@ -36,5 +38,9 @@ pub struct Healthcheck {
     pub config: Option<PathBuf>,
 }
 
-/// The exit code for a bad config or bad usage; nothing has been bound or touched then. clap uses the same.
-pub const EXIT_USAGE: u8 = 2;
+/// Says on stderr why the service does not start, and gives the exit code for a bad config or bad usage, which is
+/// clap's too: 2. Nothing has been bound or touched then.
+pub fn refuse(error: &impl Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(2)
+}

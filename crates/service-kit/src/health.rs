@@ -3,11 +3,14 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use api_types::health::Health;
+use api_types::problem::{PROBLEM_JSON, ProblemDocument};
 use axum::Router;
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse as _;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use bytes::Bytes;
+use utoipa::OpenApi;
 
 use crate::metrics::MetricsHandle;
 use crate::problem::{Json, Problem};
@@ -42,6 +45,15 @@ impl Readiness {
     }
 }
 
+/// What the endpoints answer with.
+#[derive(Clone)]
+struct Answers {
+    service: Arc<str>,
+    readiness: Readiness,
+    metrics: MetricsHandle,
+    openapi: Bytes,
+}
+
 /// The routes. `service` is the service's name; `openapi` is its document, as JSON.
 pub fn routes<S: Clone + Send + Sync + 'static>(
     service: &str,
@@ -49,28 +61,49 @@ pub fn routes<S: Clone + Send + Sync + 'static>(
     metrics: MetricsHandle,
     openapi: impl Into<Bytes>,
 ) -> Router<S> {
-    let service = format!("{service} {}", env!("CARGO_PKG_VERSION"));
-    let health = move |status: &str| Health { status: status.to_owned(), service: service.clone() };
-    let alive = health("alive");
-    let ready = health("ready");
-    let openapi = openapi.into();
+    let service = format!("{service} {}", env!("CARGO_PKG_VERSION")).into();
     Router::new()
-        .route("/healthz", get(async move || Json(alive)))
-        .route(
-            "/readyz",
-            get(async move || match readiness.reason() {
-                None => Ok(Json(ready)),
-                Some(reason) => Err(Problem::unavailable(reason).with_code("not-ready")),
-            }),
-        )
-        .route(
-            "/metrics",
-            get(async move || {
-                ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
-            }),
-        )
-        .route(
-            "/openapi.json",
-            get(async move || ([(CONTENT_TYPE, "application/json")], openapi).into_response()),
-        )
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .route("/openapi.json", get(openapi_json))
+        .with_state(Answers { service, readiness, metrics, openapi: openapi.into() })
+}
+
+/// The part of a service's OpenAPI document that describes these routes, for it to be merged in.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(paths(healthz, readyz, metrics_text, openapi_json))]
+    struct Routes;
+    Routes::openapi()
+}
+
+/// Whether the service is alive.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = Health)))]
+async fn healthz(State(answers): State<Answers>) -> Json<Health> {
+    Json(Health { status: "alive".to_owned(), service: answers.service.to_string() })
+}
+
+/// Whether it can do its job.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, body = Health),
+    (status = 503, description = "Not yet; `detail` says why.", body = ProblemDocument, content_type = PROBLEM_JSON),
+))]
+async fn readyz(State(answers): State<Answers>) -> Result<Json<Health>, Problem> {
+    match answers.readiness.reason() {
+        None => Ok(Json(Health { status: "ready".to_owned(), service: answers.service.to_string() })),
+        Some(reason) => Err(Problem::unavailable(reason).with_code("not-ready")),
+    }
+}
+
+/// What it has measured, in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn metrics_text(State(answers): State<Answers>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], answers.metrics.render())
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/json")))]
+async fn openapi_json(State(answers): State<Answers>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], answers.openapi)
 }

@@ -60,7 +60,8 @@ fn check(url: &str) -> io::Result<()> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer within 2 s");
     let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_MAX)?;
     stream.set_write_timeout(left())?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::with_capacity(ANSWER_MAX_BYTES);
     let mut buffer = [0; ANSWER_MAX_BYTES];
     while !answer.contains(&b'\n') && answer.len() < ANSWER_MAX_BYTES {
@@ -80,5 +81,60 @@ fn check(url: &str) -> io::Result<()> {
         Some("200") => Ok(()),
         Some(_) => Err(io::Error::other(format!("answered {line:?}, not 200"))),
         None => Err(io::Error::other("the answer is not HTTP")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A server that answers one connection with this text.
+    fn answering(text: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/healthz", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            assert!(request[..count].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            stream.write_all(text.as_bytes()).unwrap();
+        });
+        url
+    }
+
+    #[test]
+    fn alive_is_200_only() {
+        check(&answering("HTTP/1.1 200 OK\r\n\r\n")).unwrap();
+        let error = check(&answering("HTTP/1.1 503 Service Unavailable\r\n\r\n")).unwrap_err().to_string();
+        assert_eq!(error, "answered \"HTTP/1.1 503 Service Unavailable\", not 200");
+        assert_eq!(check(&answering("")).unwrap_err().to_string(), "the answer is not HTTP");
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let began = Instant::now();
+        let error = check(&format!("http://{}/", listener.local_addr().unwrap())).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 2 s");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn only_http_urls_are_asked() {
+        for url in ["", "localhost", "https://localhost/", "http://", "/healthz"] {
+            assert_eq!(check(url).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{url}");
+        }
+    }
+
+    #[test]
+    fn every_address_is_asked_over_loopback() {
+        for (listen, wanted) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), wanted);
+        }
     }
 }

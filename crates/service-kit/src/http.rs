@@ -233,8 +233,7 @@ async fn problem_of(response: Response) -> Response {
         parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/plain"));
     let text = if plain { axum::body::to_bytes(body, PLAIN_TEXT_MAX_BYTES).await.ok() } else { None };
     let text = text.and_then(|text| String::from_utf8(text.to_vec()).ok());
-    let (problem, document): (_, Body) =
-        Problem::of_plain(parts.status, text, &parts.headers).into_response().into_parts();
+    let (problem, document): (_, Body) = Problem::of_plain(parts.status, text).into_response().into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.extend(problem.headers);
     Response::from_parts(parts, document)
@@ -254,14 +253,14 @@ pub fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A stream whose writes fail when the peer takes nothing for too long.
-struct WriteBound {
-    stream: TcpStream,
+struct WriteBound<S> {
+    stream: S,
     limit: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl WriteBound {
+impl<S> WriteBound<S> {
     fn bound<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
             self.stalled = None;
@@ -270,12 +269,13 @@ impl WriteBound {
         let limit = self.limit;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         stalled.as_mut().poll(context).map(|()| {
+            self.stalled = None;
             Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of what is sent to it"))
         })
     }
 }
 
-impl AsyncRead for WriteBound {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteBound<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -285,7 +285,7 @@ impl AsyncRead for WriteBound {
     }
 }
 
-impl AsyncWrite for WriteBound {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteBound<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -316,5 +316,345 @@ impl AsyncWrite for WriteBound {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_shutdown(context);
         self.bound(context, poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::body::to_bytes;
+    use axum::http::header::{ALLOW, CONTENT_LENGTH};
+    use axum::routing::{get, put};
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
+    use tokio::time::Instant;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::problem::{Json, Query};
+
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Count {
+        count: u32,
+    }
+
+    fn router() -> Router {
+        Router::new()
+            .route("/quick", get(async || "quick"))
+            .route("/slow", get(async || sleep(Duration::from_hours(1)).await))
+            .route("/panic", get(async || -> () { panic!("secret cause") }))
+            .route("/count", put(async |Json(body): Json<Count>| body.count.to_string()))
+            .route("/query", get(async |Query(query): Query<Count>| query.count.to_string()))
+    }
+
+    async fn ask(request: Request) -> (u16, HeaderMap, Value) {
+        let response = app(router(), Limits::default()).oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request {
+        let request = Request::builder().method(method).uri(path);
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| request.header(*name, *value))
+            .body(body.into())
+            .unwrap()
+    }
+
+    const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+
+    #[tokio::test(start_paused = true)]
+    async fn every_error_is_a_problem_document() {
+        let large = format!("{{\"count\": {}1}}", " ".repeat(64 * 1024));
+        let said = [("content-type", "application/json"), ("content-length", "65537")];
+        for (request, wanted, detail) in [
+            (request("GET", "/none", &[], ""), 404, "no such path; GET /openapi.json lists them"),
+            (
+                request("POST", "/quick", &[], ""),
+                405,
+                "this path does not take that method; the `allow` header lists those that it takes",
+            ),
+            (request("GET", "/slow", &[], ""), 408, "not read and answered within 10000 ms; try again"),
+            (
+                request("GET", "/panic", &[], ""),
+                500,
+                "this should not have happened; the service's log says more",
+            ),
+            (
+                request("PUT", "/count", &said, large.clone()),
+                413,
+                "the body is larger than this service takes",
+            ),
+            (request("PUT", "/count", JSON, large), 413, "the body is larger than this service takes"),
+            (
+                request("PUT", "/count", &[], "{}"),
+                415,
+                "the body must be JSON: send it with `content-type: application/json`",
+            ),
+            (
+                request("PUT", "/count", JSON, "{\"cuont\": 1}"),
+                400,
+                "body: unknown field `cuont`, expected `count` at line 1 column 8; did you mean `count`?",
+            ),
+            (
+                request("PUT", "/count", JSON, "{"),
+                400,
+                "body: EOF while parsing an object at line 1 column 1",
+            ),
+            (
+                request("GET", "/query?cuont=1", &[], ""),
+                400,
+                "query: cuont: unknown field `cuont`, expected `count`; did you mean `count`?",
+            ),
+            (request("GET", "/query?count=x", &[], ""), 400, "query: count: invalid digit found in string"),
+        ] {
+            let what = request.uri().clone();
+            let (status, headers, document) = ask(request).await;
+            assert_eq!(status, wanted, "{what} {document}");
+            assert_eq!(headers[CONTENT_TYPE], PROBLEM_JSON, "{what}");
+            assert_eq!(document["status"], wanted, "{what}");
+            assert_eq!(document["type"], "about:blank");
+            assert_eq!(document["detail"], detail, "{what}");
+            if wanted == 405 {
+                assert_eq!(headers[ALLOW], "GET,HEAD");
+            }
+            if let Some(length) = headers.get(CONTENT_LENGTH) {
+                let length: usize = length.to_str().unwrap().parse().unwrap();
+                assert_eq!(length, serde_json::to_vec(&document).unwrap().len(), "{what}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_right_passes() {
+        let (status, headers, body) = ask(request(
+            "PUT",
+            "/count",
+            &[("content-type", "application/json; charset=utf-8")],
+            "{\"count\": 7}",
+        ))
+        .await;
+        assert_eq!((status, body), (200, json!(7)));
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_request_has_its_wait_on_top() {
+        for (prefer, seconds) in [("wait=5", 15), ("wait=3600", 70), ("respond-async", 10)] {
+            let began = Instant::now();
+            assert_eq!(ask(request("GET", "/slow", &[("prefer", prefer)], "")).await.0, 408);
+            assert_eq!(began.elapsed().as_secs(), seconds, "{prefer}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_cut_off() {
+        let (stream, mut peer) = tokio::io::duplex(4);
+        let mut bound = WriteBound { stream, limit: Duration::from_secs(10), stalled: None };
+        let began = Instant::now();
+        bound.write_all(b"1234").await.unwrap();
+        assert_eq!(bound.write(b"5").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 10);
+
+        // What it takes in time starts the time anew.
+        let (sent, ()) = tokio::join!(bound.write_all(b"56789abc"), async {
+            for _ in 0..2 {
+                sleep(Duration::from_secs(7)).await;
+                peer.read_exact(&mut [0; 4]).await.unwrap();
+            }
+        });
+        sent.unwrap();
+    }
+
+    #[test]
+    fn prefer_is_read_as_written_in_its_rfc() {
+        for (values, wanted) in [
+            (vec!["wait=5"], Some(5)),
+            (vec!["respond-async, wait=10"], Some(10)),
+            (vec!["handling=lenient; wait=3, WAIT = \"7\""], Some(7)),
+            (vec!["respond-async", "wait=2"], Some(2)),
+            (vec!["wait=1, wait=2"], Some(1)),
+            (vec!["wait=99999999999"], Some(60)),
+            (vec!["wait=0"], Some(0)),
+            (vec!["wait"], None),
+            (vec!["wait=-1"], None),
+            (vec!["wait=1.5"], None),
+            (vec![], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(PREFER, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(prefer_wait(&headers), wanted.map(Duration::from_secs), "{values:?}");
+        }
+    }
+
+    // From here on with real sockets, and so in real time: short limits in place of paused clocks.
+
+    struct Server {
+        address: SocketAddr,
+        shutdown: CancellationToken,
+        serving: JoinHandle<io::Result<()>>,
+    }
+
+    impl Server {
+        async fn start(limits: Limits) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let shutdown = CancellationToken::new();
+            let serving = tokio::spawn(serve(listener, router(), shutdown.clone(), limits));
+            Self { address, shutdown, serving }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+
+        /// Sends this and gives all that comes back until the server closes.
+        async fn say(&self, text: &[u8]) -> String {
+            let mut stream = self.connect().await;
+            stream.write_all(text).await.unwrap();
+            read_all(&mut stream).await
+        }
+
+        async fn stop(self) {
+            self.shutdown.cancel();
+            self.serving.await.unwrap().unwrap();
+        }
+    }
+
+    /// All until the end, which may come as a reset; fails after 10 s, many times what any test's limits allow.
+    async fn read_all(stream: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await;
+        assert!(ended.is_ok(), "the server has not closed the connection");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    const QUICK: &[u8] = b"GET /quick HTTP/1.1\r\nhost: a\r\n\r\n";
+    const QUICK_LAST: &[u8] = b"GET /quick HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+    fn brief() -> Limits {
+        Limits {
+            head_timeout: Duration::from_millis(200),
+            write_timeout: Duration::from_millis(200),
+            drain_timeout: Duration::from_millis(200),
+            ..Limits::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_cut_off() {
+        let server = Server::start(brief()).await;
+        assert!(!server.say(b"GET /quick HTTP/1.1\r\nhost: a\r\nx-a: ").await.contains("200 OK"));
+        assert_eq!(server.say(b"").await, "", "a connection that says nothing");
+        // A peer that keeps dribbling gets no more time than one that is silent.
+        let mut stream = server.connect().await;
+        let dribble = async {
+            while stream.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), dribble).await.expect("the server never cuts it off");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_but_not_for_ever() {
+        let server = Server::start(brief()).await;
+        let mut stream = server.connect().await;
+        stream.write_all(QUICK).await.unwrap();
+        stream.write_all(QUICK).await.unwrap();
+        let answers = read_all(&mut stream).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_oversized_head_is_refused() {
+        let server = Server::start(Limits::default()).await;
+        let long = format!("GET /quick HTTP/1.1\r\nhost: a\r\nx-a: {}\r\n\r\n", "x".repeat(20_000));
+        assert!(server.say(long.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+        let many = format!("GET /quick HTTP/1.1\r\nhost: a\r\n{}\r\n", "x-a: b\r\n".repeat(70));
+        assert!(server.say(many.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+        assert!(server.say(b"NONSENSE\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_oversized_body_is_refused_unread() {
+        let server = Server::start(Limits::default()).await;
+        let head = b"PUT /count HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\nconnection: close\r\n\r\n";
+        let answer = server.say(head).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains(PROBLEM_JSON), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_comes_is_cut_off() {
+        let limits = Limits { request_timeout: Duration::from_millis(200), ..brief() };
+        let server = Server::start(limits).await;
+        let head =
+            b"PUT /count HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+        let answer = server.say(head).await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_told_so() {
+        let server = Server::start(Limits { connections_max: 2, ..Limits::default() }).await;
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut stream = server.connect().await;
+            stream.write_all(QUICK).await.unwrap();
+            stream.read_exact(&mut [0; 15]).await.unwrap();
+            held.push(stream);
+        }
+        let answer = server.say(b"").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too many connections"), "{answer}");
+        drop(held);
+        // Their places become free as soon as the server has noticed.
+        let answered = timeout(Duration::from_secs(10), async {
+            loop {
+                // A refused connection may be reset before its answer is read.
+                let mut stream = server.connect().await;
+                if stream.write_all(QUICK_LAST).await.is_ok()
+                    && read_all(&mut stream).await.contains("200 OK")
+                {
+                    break;
+                }
+            }
+        });
+        answered.await.expect("the places never become free");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_drain_lets_go_of_idlers_and_cuts_off_the_rest() {
+        let server =
+            Server::start(Limits { drain_timeout: Duration::from_millis(300), ..Limits::default() }).await;
+        let mut idle = server.connect().await;
+        idle.write_all(QUICK).await.unwrap();
+        idle.read_exact(&mut [0; 15]).await.unwrap();
+        let mut busy = server.connect().await;
+        busy.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        // One answered exchange later, the server has read the one before.
+        server.say(QUICK_LAST).await;
+
+        let (address, began) = (server.address, Instant::now());
+        server.shutdown.cancel();
+        read_all(&mut idle).await;
+        assert!(began.elapsed() < Duration::from_millis(300), "an idle connection waits for nothing");
+        assert!(TcpStream::connect(address).await.is_err(), "nothing is accepted any more");
+        server.serving.await.unwrap().unwrap();
+        assert!((300..5_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        assert_eq!(read_all(&mut busy).await, "");
     }
 }

@@ -7,7 +7,7 @@ use api_types::problem::{PROBLEM_JSON, ProblemDocument};
 use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::suggest;
+
+const TOO_LARGE: &str = "the body is larger than this service takes";
 
 /// An error answer: a status and a sentence that says what was wrong and what to do.
 #[derive(Clone, Debug)]
@@ -114,17 +116,19 @@ impl Problem {
         }
     }
 
-    /// The problem that stands for a plain error answer with `status`, whose text, if it had any, was `text`.
-    pub(crate) fn of_plain(status: StatusCode, text: Option<String>, headers: &HeaderMap) -> Self {
-        let detail = text.filter(|text| !text.trim().is_empty()).or_else(|| match status {
-            StatusCode::NOT_FOUND => Some("no such path; GET /openapi.json lists them".to_owned()),
+    /// The problem that stands for a plain error answer with `status`, whose text, if it had any, was `text`: the
+    /// routers' and layers' own refusals. A handler that has more to say returns a [`Problem`] itself.
+    pub(crate) fn of_plain(status: StatusCode, text: Option<String>) -> Self {
+        let ours = match status {
+            StatusCode::NOT_FOUND => Some("no such path; GET /openapi.json lists them"),
+            // Which ones these are is added after this answer has been made.
             StatusCode::METHOD_NOT_ALLOWED => {
-                let allowed = headers.get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("none");
-                Some(format!("this path does not take that method; it takes: {allowed}"))
+                Some("this path does not take that method; the `allow` header lists those that it takes")
             }
-            StatusCode::PAYLOAD_TOO_LARGE => Some("the body is larger than this service takes".to_owned()),
+            StatusCode::PAYLOAD_TOO_LARGE => Some(TOO_LARGE),
             _ => None,
-        });
+        };
+        let detail = ours.map(str::to_owned).or_else(|| text.filter(|text| !text.trim().is_empty()));
         Self { status, code: None, detail, headers: Vec::new() }
     }
 }
@@ -158,7 +162,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             request.extract().await.map_err(|rejection: axum::extract::rejection::BytesRejection| {
                 let status = rejection.status();
                 if status == StatusCode::PAYLOAD_TOO_LARGE {
-                    Problem::too_large("the body is larger than this service takes")
+                    Problem::too_large(TOO_LARGE)
                 } else {
                     Problem::new(status, format!("the body cannot be read: {}", rejection.body_text()))
                 }
@@ -188,7 +192,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             axum::extract::Query::try_from_uri(&parts.uri).map_err(|rejection| {
                 let text = rejection.body_text();
                 let message = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                Problem::bad_request(format!("query: {message}{}", suggest::hint(message)))
+                // The parameter comes first where it is known.
+                let cause = message.split_once(": ").map_or(message, |(_, cause)| cause);
+                Problem::bad_request(format!("query: {message}{}", suggest::hint(cause)))
             })?;
         Ok(Self(query))
     }

@@ -173,3 +173,136 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::BodyDataStream;
+    use axum::http::HeaderValue;
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    struct Producer {
+        newest: watch::Sender<Option<Arc<Message>>>,
+        shutdown: CancellationToken,
+        streams: Streams,
+    }
+
+    impl Producer {
+        fn new(limits: StreamLimits) -> Self {
+            let (newest, receiver) = watch::channel(None);
+            let shutdown = CancellationToken::new();
+            Self { newest, streams: Streams::new(receiver, shutdown.clone(), limits), shutdown }
+        }
+
+        fn send(&self, id: &str, data: &str) {
+            self.newest.send_replace(Some(Arc::new(Message::new(id, data))));
+        }
+
+        fn open(&self, seen: Option<&'static str>) -> BodyDataStream {
+            let seen = seen.map(|id| (LAST_EVENT_ID, HeaderValue::from_static(id)));
+            let response = self.streams.open(&seen.into_iter().collect()).unwrap();
+            assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+            response.into_body().into_data_stream()
+        }
+    }
+
+    async fn next(stream: &mut BodyDataStream) -> String {
+        String::from_utf8(stream.next().await.expect("the stream goes on").unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn line_breaks_do_not_break_events() {
+        assert_eq!(Message::new("a:1", "{}").event, "id: a:1\ndata: {}\n\n");
+        assert_eq!(Message::new("a\n\nb", "1\n2\r3").event, "id: ab\ndata: 1\ndata: 2\ndata: 3\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_gets_the_newest_at_once_and_then_each_change() {
+        let producer = Producer::new(StreamLimits::default());
+        producer.send("a:1", "1");
+        let mut stream = producer.open(None);
+        assert_eq!(next(&mut stream).await, "retry: 1000\n\n");
+        assert_eq!(next(&mut stream).await, "id: a:1\ndata: 1\n\n");
+        producer.send("a:2", "2");
+        assert_eq!(next(&mut stream).await, "id: a:2\ndata: 2\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_skips_to_the_newest() {
+        let producer = Producer::new(StreamLimits::default());
+        let mut stream = producer.open(None);
+        for id in 1..=1_000 {
+            producer.send(&format!("a:{id}"), "x");
+        }
+        next(&mut stream).await;
+        assert_eq!(next(&mut stream).await, "id: a:1000\ndata: x\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_most_twenty_events_a_second() {
+        let producer = Producer::new(StreamLimits::default());
+        let mut stream = producer.open(None);
+        next(&mut stream).await;
+        let began = Instant::now();
+        let newest = producer.newest.clone();
+        let sending = tokio::spawn(async move {
+            for id in 0_u32.. {
+                newest.send_replace(Some(Arc::new(Message::new(&id.to_string(), ""))));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let mut events = 0;
+        while began.elapsed() < Duration::from_secs(1) {
+            next(&mut stream).await;
+            events += 1;
+        }
+        assert!((19..=21).contains(&events), "{events}");
+        sending.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_is_not_sent_again() {
+        let producer = Producer::new(StreamLimits::default());
+        producer.send("a:1", "1");
+        let mut stream = producer.open(Some("a:1"));
+        next(&mut stream).await;
+        let began = Instant::now();
+        assert_eq!(next(&mut stream).await, ": alive\n\n");
+        assert_eq!(began.elapsed().as_secs(), 15);
+        producer.send("a:2", "2");
+        assert_eq!(next(&mut stream).await, "id: a:2\ndata: 2\n\n");
+        // One of another epoch.
+        let mut other = producer.open(Some("b:2"));
+        next(&mut other).await;
+        assert_eq!(next(&mut other).await, "id: a:2\ndata: 2\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_are_bounded_and_their_places_come_back() {
+        let producer = Producer::new(StreamLimits { readers_max: 2, ..StreamLimits::default() });
+        let (_one, two) = (producer.open(None), producer.open(None));
+        let problem = producer.streams.open(&HeaderMap::new()).unwrap_err();
+        assert_eq!(problem.status(), 503);
+        assert_eq!(problem.detail(), Some("all 2 places on this stream are taken; try again later"));
+        drop(two);
+        assert!(producer.streams.open(&HeaderMap::new()).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_end_with_the_service_or_the_producer() {
+        let producer = Producer::new(StreamLimits::default());
+        let (mut one, mut two) = (producer.open(None), producer.open(None));
+        next(&mut one).await;
+        next(&mut two).await;
+        producer.shutdown.cancel();
+        assert!(one.next().await.is_none());
+        assert!(two.next().await.is_none());
+
+        let Producer { newest, streams, .. } = Producer::new(StreamLimits::default());
+        let mut stream = streams.open(&HeaderMap::new()).unwrap().into_body().into_data_stream();
+        next(&mut stream).await;
+        drop(newest);
+        assert!(stream.next().await.is_none());
+    }
+}
