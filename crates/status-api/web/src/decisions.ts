@@ -2,11 +2,13 @@
 
 import { get, Refused } from "./api";
 import { element, KeyedList, setAttribute, setText } from "./dom";
-import { actionWords, sentence } from "./words";
+import { actionWords, changesWhatRuns, sentence } from "./words";
 import type { Decision } from "./wire";
 
 /** As many as people read; `GET /v1/decisions` has the others. */
 const SHOWN = 8;
+/** Asked for, since those that only tidy up are not shown. */
+const ASKED = 50;
 /** A decision may start and stop hundreds. */
 const ACTIONS_SHOWN_MAX = 10;
 /** Decisions follow each other within milliseconds; they are asked for once in this time. */
@@ -55,9 +57,10 @@ export class Decisions {
     this.#wanted = false;
     this.#busy = true;
     try {
-      const { decisions } = await get<{ decisions: Decision[] }>(`/v1/decisions?limit=${SHOWN}`);
-      this.#list.show(decisions);
-      setText(this.trouble, decisions.length === 0 ? "No decision has been taken yet." : "");
+      const { decisions } = await get<{ decisions: Decision[] }>(`/v1/decisions?limit=${ASKED}`);
+      const shown = decisions.filter(changesWhatRuns).slice(0, SHOWN);
+      this.#list.show(shown);
+      setText(this.trouble, shown.length === 0 ? "None lately." : "");
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       setText(this.trouble, `Not up to date: ${error.message}`);

@@ -1,6 +1,6 @@
 /** What the numbers mean, in words. Pure: everything that the page says about the state comes from here. */
 
-import type { DecisionAction, ServiceSnapshot, Snapshot } from "./wire";
+import type { Decision, DecisionAction, ServiceSnapshot, Snapshot } from "./wire";
 
 /** `good`: success. `busy`: on the way there. `bad`: something is in the way. `unknown`: nobody knows. */
 export type Tone = "good" | "busy" | "bad" | "unknown";
@@ -101,6 +101,11 @@ export function duration(ms: number): string {
 export function latency(ms: number | null): string {
   if (ms === null) return "–";
   return ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+/** Whether a decision is more than the removal of containers that have ended. */
+export function changesWhatRuns({ actions, not_done }: Pick<Decision, "actions" | "not_done">): boolean {
+  return not_done.length > 0 || actions.some(({ action }) => action !== "remove");
 }
 
 /** One action of a decision as a sentence, with what became of it. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { actionWords, blockedWords, byWeight, duration, equation, headline, latency, sentence } from "../src/words";
+import { actionWords, blockedWords, byWeight, changesWhatRuns, duration, equation, headline, latency, sentence } from "../src/words";
+import type { DecisionAction } from "../src/wire";
 import { demo } from "./demo";
 
 describe("the success line", () => {
@@ -88,6 +89,13 @@ it("a served sentence gets its capital and its stop, and a name keeps its case",
 
 it("latencies keep their unit", () => {
   expect([latency(null), latency(0), latency(210), latency(1_440)]).toEqual(["–", "0 ms", "210 ms", "1.4 s"]);
+});
+
+it("a decision that only tidies up is not news", () => {
+  const action = (kind: string) => ({ action: kind }) as DecisionAction;
+  expect(changesWhatRuns({ actions: [action("remove"), action("remove")], not_done: [] })).toBe(false);
+  expect(changesWhatRuns({ actions: [action("remove"), action("stop")], not_done: [] })).toBe(true);
+  expect(changesWhatRuns({ actions: [], not_done: [{ service: "a", reason: "capacity", words: "" }] })).toBe(true);
 });
 
 it("an action is a sentence with what became of it", () => {
