@@ -65,8 +65,9 @@ impl Binaries {
         for package in PACKAGES {
             command.args(["--package", package]);
         }
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stderr(Stdio::inherit());
-        let output = command.output().await.context("run cargo to build the services")?;
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let cargo = command.spawn().context("run cargo to build the services")?;
+        let output = cargo.wait_with_output().await.context("wait for cargo to build the services")?;
         if !output.status.success() {
             bail!("cargo could not build the services ({}): see its messages above", output.status);
         }

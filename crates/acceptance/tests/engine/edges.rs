@@ -155,11 +155,7 @@ async fn a_bad_configuration_is_refused_before_anything_is_touched() {
         let bad = service.config().with_extension("bad.toml");
         std::fs::write(&bad, format!("no_such_key = 1\n{good}")).unwrap();
         let path = bad.to_string_lossy().into_owned();
-        let output = service
-            .command(&["run", "--config", &path])
-            .unwrap()
-            .stderr(std::process::Stdio::piped())
-            .output();
+        let output = service.command(&["run", "--config", &path]).unwrap().output();
         let output = tokio::time::timeout(BOUND, output).await.expect("it ends at once").unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{}: {said}", bad.display());
