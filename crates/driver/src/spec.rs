@@ -137,8 +137,8 @@ impl ContainerSpec {
             field("healthcheck.retries", &check.retries.to_string());
         }
         let digest = hash.finalize();
-        let text: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Generation(text.into())
+        let first = digest.iter().take(8).fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+        Generation(format!("{first:016x}").into())
     }
 }
 

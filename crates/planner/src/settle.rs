@@ -33,6 +33,8 @@ struct Spare {
     running: bool,
     /// It would end, and not be kept as a standby.
     ends: bool,
+    /// Nothing less important is frozen on its instance that could be thawed in its room.
+    needless: bool,
     /// It is younger than `min_runtime_ms`.
     young: bool,
     /// By the placement rule: from the instance with the most of the service, or from the emptiest.
@@ -164,6 +166,7 @@ impl Board<'_> {
             current: !container.outdated,
             running: container.phase == Phase::Running,
             ends: self.standby_lacking(instance, id) == 0,
+            needless: !self.holds_frozen_below(instance, service.priority),
             young: work_ms < service.min_runtime_ms,
             placement: match service.placement {
                 Placement::Spread => Reverse(self.count_on(instance, id)),
@@ -173,6 +176,15 @@ impl Board<'_> {
             instance,
             position,
         }
+    }
+
+    fn holds_frozen_below(&self, instance: InstanceId, priority: u32) -> bool {
+        let spot = &self.spots[instance.index()];
+        spot.frozen_count > 0
+            && spot.fates.iter().enumerate().any(|(at, fate)| {
+                let service = self.state.service(self.container(instance, at).key.service);
+                *fate == Fate::Stays(Standing::Frozen) && service.priority > priority
+            })
     }
 
     /// How many containers a service should have besides those on draining instances: what it has now, or will.

@@ -95,6 +95,8 @@ pub struct DemandNow {
     pub freshness: Freshness,
     /// The highest demand of the last `scale_down_after_ms`, at least `containers`.
     pub held: Option<u32>,
+    /// When `held` falls next, where it is above `containers`.
+    pub held_until: Option<Millis>,
     /// When, with nothing heard meanwhile, any of this changes.
     pub changes_at: Option<Millis>,
 }
@@ -260,6 +262,7 @@ impl DemandHistory {
                 containers: None,
                 freshness: Freshness::Unknown,
                 held: None,
+                held_until: None,
                 changes_at: None,
             };
         };
@@ -280,14 +283,16 @@ impl DemandHistory {
             }
         };
         let mut held = containers;
+        let mut held_until = None;
         if let Some(&(value, left_at)) =
             self.falls.iter().find(|(_, left_at)| now < left_at.plus(service.scale_down_after_ms))
             && value > containers
         {
             held = value;
             let forgotten_at = left_at.plus(service.scale_down_after_ms);
+            held_until = Some(forgotten_at);
             changes_at = Some(changes_at.map_or(forgotten_at, |other| other.min(forgotten_at)));
         }
-        DemandNow { containers: Some(containers), freshness, held: Some(held), changes_at }
+        DemandNow { containers: Some(containers), freshness, held: Some(held), held_until, changes_at }
     }
 }

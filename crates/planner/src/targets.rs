@@ -102,7 +102,7 @@ impl Board<'_> {
         };
         let clamp = |containers: u32| containers.max(service.min).min(service.max);
         let target = clamp(held);
-        if let Some(until) = demand.changes_at
+        if let Some(until) = demand.held_until
             && clamp(now) < target.min(kept)
         {
             let count = target.min(kept) - clamp(now);

@@ -25,6 +25,7 @@ fn config() -> ProptestConfig {
 
 /// What kind of cluster is generated.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 struct Kind {
     /// Requests of more than one slot, and of memory.
     sizes: bool,
@@ -149,7 +150,7 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
     let state = &world.state;
     let service = ServiceId(u32::try_from(service % state.services().len()).unwrap());
     let instance = InstanceId(u32::try_from(instance % state.instances().len()).unwrap());
-    let ordinal = (0..)
+    let ordinal = (0..1_000)
         .find(|&ordinal| state.container(ContainerKey { instance, service, ordinal }).is_none())
         .unwrap();
     let key = ContainerKey { instance, service, ordinal };

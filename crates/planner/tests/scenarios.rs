@@ -1,0 +1,608 @@
+//! Scenarios with the arithmetic visible.
+//!
+//! In comments, `4 + 5 = 9` counts running containers of each service, in the order of priority.
+
+mod common;
+
+use common::World;
+use planner::{
+    Action, Backoff, Delta, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Phase, Placement,
+    Reading, Resources, Service, StopReason, success,
+};
+
+/// The demonstration: three instances of three slots, priority 1 by demand, priority 2 fills.
+fn demo() -> World {
+    World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 3, 3)
+}
+
+/// What the demonstration runs, after everything is carried out: web and batch.
+fn settled(world: &mut World) -> (u32, u32) {
+    world.converge(4);
+    (world.running("web"), world.running("batch"))
+}
+
+#[test]
+fn the_demonstration() {
+    let mut world = demo();
+    // Demand, and what comes of it on nine slots.
+    for (demand, web, batch, success) in [
+        (4, 4, 5, true),   // 4 + 5 = 9
+        (5, 5, 4, true),   // 5 + 4 = 9
+        (2, 2, 7, true),   // 2 + 7 = 9
+        (9, 9, 0, true),   // 9 + 0 = 9
+        (12, 9, 0, false), // 9 + 0 = 9, and 12 - 9 = 3 are unmet
+        (0, 0, 9, true),   // 0 + 9 = 9
+    ] {
+        world.demand("web", demand);
+        assert_eq!(settled(&mut world), (web, batch), "demand {demand}");
+        let plan = world.plan();
+        let outcome = planner::success(&world.state, &plan, world.now);
+        assert_eq!(outcome.success, success, "demand {demand}: {:?}", outcome.blocked_by);
+        assert_eq!(plan.service(world.service("web")).unmet, demand - web);
+        if !success {
+            assert_eq!(outcome.blocked_by, ["capacity"]);
+            assert_eq!(world.not_done(&plan), ["web: 3 more wanted, and no room that could be taken"]);
+        }
+    }
+}
+
+#[test]
+fn a_rise_by_one_is_one_swap() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    world.demand("web", 5);
+    let plan = world.plan();
+    // 4 + 5 = 9: one of five goes, and the fifth of web takes its room.
+    let [
+        Action::Stop { container: victim, reason: StopReason::Preempted { .. } },
+        Action::Start { after, .. },
+    ] = plan.actions.as_slice()
+    else {
+        panic!("{}", world.show(&plan));
+    };
+    assert_eq!(after, &[*victim]);
+    assert!(world.words(&plan)[0].ends_with("to make room for web (priority 1)"), "{:?}", world.words(&plan));
+    assert!(
+        world.words(&plan)[1].contains("because 4 of 5 run, in the room of batch/"),
+        "{:?}",
+        world.words(&plan)
+    );
+    let outcome = success(&world.state, &plan, world.now);
+    assert_eq!((outcome.success, outcome.blocked_by), (false, vec!["in_progress"]));
+}
+
+#[test]
+fn a_fall_by_one_is_one_swap_too() {
+    let mut world = demo();
+    world.demand("web", 5);
+    settled(&mut world);
+    world.demand("web", 4);
+    let plan = world.plan();
+    let [
+        Action::Stop { container, reason: StopReason::Surplus { have: 5, target: 4 } },
+        Action::Start { after, .. },
+    ] = plan.actions.as_slice()
+    else {
+        panic!("{}", world.show(&plan));
+    };
+    assert_eq!(after, &[*container], "batch takes the room that web leaves");
+}
+
+#[test]
+fn a_rise_while_the_fall_is_under_way_waits_for_what_leaves_already() {
+    let mut world = demo();
+    world.demand("web", 9);
+    settled(&mut world);
+    world.demand("web", 8);
+    let fall = world.plan();
+    world.issue(&fall);
+    // 8 kept + 1 leaving, its room promised to a batch container that waits for it.
+    world.demand("web", 9);
+    let rise = world.plan();
+    assert!(rise.actions.is_empty(), "nothing can be told to go: {}", world.show(&rise));
+    assert!(
+        matches!(rise.not_done.as_slice(), [NotDone::UnderWay { count: 1, .. }]),
+        "{}",
+        world.show(&rise)
+    );
+    assert_eq!(settled_after(&mut world), (9, 0));
+}
+
+fn settled_after(world: &mut World) -> (u32, u32) {
+    world.finish();
+    settled(world)
+}
+
+#[test]
+fn spread_and_binpack() {
+    for (placement, on_each) in [(Placement::Spread, [1, 1, 1]), (Placement::BinPack, [3, 0, 0])] {
+        let mut web = Service::demand("web", 1);
+        web.placement = placement;
+        let mut world = World::pool(vec![web], 3, 3);
+        world.demand("web", 3);
+        world.converge(2);
+        let counts: Vec<usize> =
+            world.state.instance_ids().map(|instance| world.state.containers_on(instance).len()).collect();
+        assert_eq!(counts, on_each, "{placement:?}");
+    }
+}
+
+#[test]
+fn three_priorities() {
+    let services = vec![Service::demand("a", 1), Service::demand("b", 2), Service::fill("c", 3)];
+    let mut world = World::pool(services, 2, 4);
+    // Eight slots: 3 + 3 + 2 = 8.
+    world.demand("a", 3);
+    world.demand("b", 3);
+    world.converge(2);
+    assert_eq!((world.running("a"), world.running("b"), world.running("c")), (3, 3, 2));
+    // a wants 4 more: the two of c go first, then two of b: 7 + 1 + 0 = 8, and 3 - 1 = 2 of b are unmet.
+    world.demand("a", 7);
+    let plan = world.converge(2);
+    assert_eq!((world.running("a"), world.running("b"), world.running("c")), (7, 1, 0));
+    assert_eq!(world.not_done(&plan), ["b: 2 more wanted, and no room that could be taken"]);
+}
+
+#[test]
+fn the_surplus_of_one_is_the_room_of_another() {
+    let services = vec![Service::demand("a", 1), Service::demand("b", 2), Service::fill("c", 3)];
+    let mut world = World::pool(services, 3, 3);
+    world.demand("a", 3);
+    world.demand("b", 3);
+    world.converge(2);
+    // a rises by one while b falls by one: b's surplus goes for it, and c loses nothing.
+    world.demand("a", 4);
+    world.demand("b", 2);
+    let plan = world.plan();
+    let words = world.words(&plan);
+    assert_eq!(plan.actions.len(), 2, "{words:?}");
+    assert!(
+        words[0].starts_with("stop b/") && words[0].ends_with("because 3 run and 2 are wanted"),
+        "{words:?}"
+    );
+    assert!(words[1].starts_with("start a/"), "{words:?}");
+}
+
+#[test]
+fn unequal_requests() {
+    let big = Service { request: Resources::slots(3), ..Service::demand("big", 1) };
+    let mut world = World::pool(vec![big, Service::fill("small", 2)], 2, 4);
+    world.demand("big", 0);
+    world.converge(2);
+    assert_eq!(world.running("small"), 8);
+    // 3 of 4 slots on each: 2 × 3 + 2 × 1 = 8. A third does not fit: 1 + 1 slots are left, on two instances.
+    world.demand("big", 3);
+    let plan = world.converge(2);
+    assert_eq!((world.running("big"), world.running("small")), (2, 2));
+    assert_eq!(world.not_done(&plan), ["big: 1 more wanted, and no room that could be taken"]);
+}
+
+#[test]
+fn memory_is_a_dimension_of_its_own() {
+    let request = Resources { slots: 1, cpu_millis: 0, memory_mib: 400 };
+    let web = Service { request, ..Service::demand("web", 1) };
+    let small = Service {
+        request: Resources { slots: 1, cpu_millis: 0, memory_mib: 100 },
+        ..Service::fill("small", 2)
+    };
+    let capacity = Resources { slots: 10, cpu_millis: Resources::UNLIMITED, memory_mib: 1000 };
+    let mut world = World::new(vec![web, small], vec![Instance::ready("i", capacity)]);
+    // 2 × 400 + 2 × 100 = 1000 MiB, in four of ten slots.
+    world.demand("web", 3);
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("small")), (2, 2));
+}
+
+#[test]
+fn weights_among_equals() {
+    let light = Service::fill("light", 2);
+    let heavy = Service { weight: 2, ..Service::fill("heavy", 2) };
+    let mut world = World::pool(vec![Service::demand("web", 1), light, heavy], 3, 3);
+    world.demand("web", 0);
+    world.converge(2);
+    // 9 by 2:1 is 6 and 3.
+    assert_eq!((world.running("heavy"), world.running("light")), (6, 3));
+    // 8 by 2:1 is 5.33 and 2.67: the larger remainder is light's, so heavy gives the one: 1 + 5 + 3 = 9.
+    world.demand("web", 1);
+    let plan = world.plan();
+    assert!(world.words(&plan)[0].starts_with("stop heavy/"), "{:?}", world.words(&plan));
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("heavy"), world.running("light")), (1, 5, 3));
+}
+
+#[test]
+fn a_new_equal_gets_its_share_once_the_others_have_run_their_time() {
+    let first = Service { min_runtime_ms: 10_000, ..Service::fill("first", 2) };
+    let mut second = Service::fill("second", 2);
+    second.paused = true;
+    let mut world = World::pool(vec![first, second], 1, 4);
+    world.converge(2);
+    assert_eq!((world.running("first"), world.running("second")), (4, 0));
+    let service = world.service("second");
+    world.state.apply(Delta::Paused { service, paused: false });
+    let plan = world.converge(2);
+    assert_eq!(plan.next_wake_at, Some(world.now.plus(10_000)));
+    assert_eq!(
+        world.not_done(&plan)[0],
+        "second: waits 10000 ms for its share, until an equal has run its time"
+    );
+    world.now = world.now.plus(10_000);
+    let plan = world.plan();
+    assert!(
+        world.words(&plan)[0].ends_with("because second has less than its share"),
+        "{:?}",
+        world.words(&plan)
+    );
+    world.converge(2);
+    assert_eq!((world.running("first"), world.running("second")), (2, 2));
+}
+
+#[test]
+fn min_runtime_never_delays_more_important_work() {
+    let batch = Service { min_runtime_ms: 3_600_000, ..Service::fill("batch", 2) };
+    let mut world = World::pool(vec![Service::demand("web", 1), batch], 1, 2);
+    world.demand("web", 0);
+    world.converge(2);
+    world.demand("web", 2);
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (2, 0));
+}
+
+#[test]
+fn the_youngest_victim_loses_the_least_work() {
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
+    for (ordinal, age_ms) in [(0, 60_000), (1, 1_000), (2, 30_000)] {
+        world.put("batch", "instance-1", ordinal, Phase::Running, age_ms);
+    }
+    world.demand("web", 1);
+    let plan = world.plan();
+    assert_eq!(plan.actions[0].container(), world.key("batch", "instance-1", 1));
+}
+
+#[test]
+fn a_lost_instance_and_its_return() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    // Spread put two of web on the first instance, one on each of the others.
+    world.instance_state("instance-1", InstanceState::Lost);
+    let plan = world.plan();
+    let replaced =
+        world.words(&plan).iter().filter(|words| words.contains("in place of one on instance-1")).count();
+    assert_eq!(replaced, 2, "{}", world.show(&plan));
+    world.converge(2);
+    // Six slots are left: 4 + 2 = 6.
+    assert_eq!((world.running("web"), world.running("batch")), (4, 2));
+    world.instance_state("instance-1", InstanceState::Ready);
+    // What ran there is adopted: 6 of web, 4 wanted; 2 + 1 of batch; then 4 + 5 = 9 again.
+    assert_eq!((world.running("web"), world.running("batch")), (6, 3));
+    let plan = world.plan();
+    let stops = plan.actions.iter().filter(|action| matches!(action, Action::Stop { .. })).count();
+    assert_eq!(stops, 2, "only the surplus goes: {}", world.show(&plan));
+    assert_eq!(settled(&mut world), (4, 5));
+}
+
+#[test]
+fn a_drained_instance_is_left_without_a_gap() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    world.instance_state("instance-1", InstanceState::Draining);
+    let plan = world.plan();
+    world.issue(&plan);
+    let early = plan.actions.iter().any(|action| {
+        matches!(action, Action::Stop { container, .. }
+            if container.service == world.service("web"))
+    });
+    assert!(!early, "none of web stops before its successor runs: {}", world.show(&plan));
+    world.finish();
+    world.converge(4);
+    assert!(world.state.containers_on(world.state.instance_id("instance-1").unwrap()).is_empty());
+    assert_eq!((world.running("web"), world.running("batch")), (4, 2));
+    // 7 wanted on 6 slots: what is on the drained instance stays, for want of room.
+    let mut world = demo();
+    world.demand("web", 9);
+    settled(&mut world);
+    world.instance_state("instance-1", InstanceState::Draining);
+    let plan = world.converge(2);
+    assert_eq!(world.running("web"), 9);
+    assert_eq!(
+        world.not_done(&plan),
+        ["web: 3 stay on instance-1, which is being drained, for want of room elsewhere"]
+    );
+}
+
+#[test]
+fn nothing_new_starts_on_a_cordoned_instance() {
+    let mut world = demo();
+    world.demand("web", 2);
+    settled(&mut world);
+    world.instance_state("instance-3", InstanceState::Cordoned);
+    world.demand("web", 9);
+    let plan = world.converge(2);
+    // Six slots on the two others, and whatever of web runs on the third.
+    let third = world.state.instance_id("instance-3").unwrap();
+    let there =
+        world.state.containers_on(third).iter().filter(|c| c.key.service == world.service("web")).count();
+    assert_eq!(world.running("web"), 6 + u32::try_from(there).unwrap());
+    assert!(!plan.not_done.is_empty());
+}
+
+#[test]
+fn an_unknown_demand_changes_nothing() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    world.unknown("web");
+    let plan = world.converge(1);
+    assert_eq!((world.running("web"), world.running("batch")), (4, 5));
+    assert_eq!(world.not_done(&plan), ["web: demand unknown, so what runs stays as it is"]);
+    let outcome = success(&world.state, &plan, world.now);
+    assert_eq!((outcome.success, outcome.blocked_by), (false, vec!["unknown_demand"]));
+}
+
+#[test]
+fn a_stale_source_holds_then_falls_back() {
+    let web = Service {
+        on_stale: OnStale::Fallback { containers: 2, after_ms: 60_000 },
+        ..Service::demand("web", 1)
+    };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
+    world.demand("web", 4);
+    settled(&mut world);
+    let heard = world.now;
+    // Stale after 15 s: the last value holds, 4 + 5 = 9.
+    world.now = heard.plus(15_000);
+    assert_eq!(settled(&mut world), (4, 5));
+    let plan = world.plan();
+    assert_eq!(plan.next_wake_at, Some(heard.plus(75_000)));
+    // After 60 s more, the fallback: 2 + 7 = 9.
+    world.now = heard.plus(75_000);
+    assert_eq!(settled(&mut world), (2, 7));
+    // Heard again, the demand counts again.
+    world.demand("web", 4);
+    assert_eq!(settled(&mut world), (4, 5));
+}
+
+#[test]
+fn fill_waits_until_demand_is_known() {
+    let services = vec![Service::demand("web", 1), Service::fill("batch", 2)];
+    let instances = vec![Instance::ready("i", Resources::slots_only(3))];
+    let hold = Millis(common::NOW.0 + 2_000);
+    let mut world = World { state: planner::State::new(services, instances, hold), now: common::NOW };
+    let plan = world.converge(1);
+    assert_eq!(plan.next_wake_at, Some(hold));
+    assert!(plan.not_done.iter().any(|item| matches!(item, NotDone::FillHeld { .. })));
+    let mut answered = World { state: world.state.clone(), now: world.now };
+    answered.demand("web", 1);
+    answered.converge(2);
+    assert_eq!(
+        (answered.running("web"), answered.running("batch")),
+        (1, 2),
+        "the first answer ends the wait"
+    );
+    world.now = hold;
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (0, 3), "the time ends the wait");
+}
+
+#[test]
+fn a_fall_takes_effect_after_scale_down_after_ms() {
+    let web = Service { scale_down_after_ms: 30_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
+    world.demand("web", 6);
+    settled(&mut world);
+    world.demand("web", 2);
+    let plan = world.converge(1);
+    assert_eq!(world.not_done(&plan), ["web: 4 no longer wanted are kept for 30000 ms more"]);
+    world.now = world.now.plus(10_000);
+    world.demand("web", 5);
+    world.demand("web", 3);
+    // After 30 s the 6 is forgotten, and the 5 of ten seconds later still counts: 5 + 4 = 9.
+    world.now = world.now.plus(20_000);
+    assert_eq!(settled(&mut world), (5, 4));
+    world.now = world.now.plus(10_000);
+    assert_eq!(settled(&mut world), (3, 6));
+}
+
+#[test]
+fn a_service_that_backs_off_leaves_its_room_and_takes_it_back() {
+    let mut world = demo();
+    let (service, until) = (world.service("web"), world.now.plus(5_000));
+    world.state.apply(Delta::Backoff(Backoff { service, instance: None, until }));
+    world.demand("web", 4);
+    let plan = world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (0, 9));
+    assert_eq!(plan.next_wake_at, Some(until));
+    assert_eq!(world.not_done(&plan), ["web: 4 more wanted; held back after failures for 5000 ms"]);
+    world.now = until;
+    assert_eq!(settled(&mut world), (4, 5));
+}
+
+#[test]
+fn capacity_lowered_sends_the_least_important_away() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    let instance = world.state.instance_id("instance-1").unwrap();
+    world.state.apply(Delta::Capacity { instance, capacity: Resources::slots_only(2) });
+    let plan = world.plan();
+    let [Action::Stop { container, reason: StopReason::OverCapacity }] = plan.actions.as_slice() else {
+        panic!("{}", world.show(&plan));
+    };
+    assert_eq!(container.service, world.service("batch"));
+    // 4 + 4 = 8.
+    assert_eq!(settled(&mut world), (4, 4));
+}
+
+#[test]
+fn a_removed_service_is_surplus() {
+    let gone = Service { removed: true, ..Service::demand("gone", u32::MAX) };
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2), gone], 1, 3);
+    world.demand("web", 1);
+    world.put("gone", "instance-1", 0, Phase::Running, 1_000);
+    world.put("gone", "instance-1", 1, Phase::Frozen, 1_000);
+    world.put("gone", "instance-1", 2, Phase::Exited, 1_000);
+    world.converge(4);
+    assert_eq!((world.running("web"), world.running("batch"), world.running("gone")), (1, 2, 0));
+    assert_eq!(world.state.containers().count(), 3);
+}
+
+#[test]
+fn outdated_containers_are_replaced_one_at_a_time_the_new_one_first() {
+    let mut world = demo();
+    world.demand("web", 2);
+    settled(&mut world);
+    let web = world.service("web");
+    let old: Vec<_> = world.state.containers().filter(|c| c.key.service == web).cloned().collect();
+    for container in old {
+        world.state.apply(Delta::Container(planner::Container { outdated: true, ..container }));
+    }
+    let mut fewest = u32::MAX;
+    let mut most = 0;
+    for _ in 0..12 {
+        let plan = world.plan();
+        world.issue(&plan);
+        while let Some(&key) = world.movable().first() {
+            world.step(key);
+            let run = world
+                .state
+                .containers()
+                .filter(|c| c.key.service == web && c.phase == Phase::Running && c.operation.is_none())
+                .count();
+            fewest = fewest.min(u32::try_from(run).unwrap());
+            most = most.max(world.running("web"));
+        }
+    }
+    assert!(world.state.containers().all(|container| !container.outdated));
+    assert_eq!((fewest, most), (2, 3), "never below its target of 2, one more while a successor comes up");
+    assert_eq!(settled(&mut world), (2, 7));
+}
+
+/// The demonstration in freeze mode, with two containers of batch frozen at most on each instance.
+fn freezing() -> World {
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let instances = (1..=3)
+        .map(|number| {
+            let capacity = Resources { slots: 3, cpu_millis: Resources::UNLIMITED, memory_mib: 1_000 };
+            Instance { frozen_max: 2, ..Instance::ready(format!("instance-{number}"), capacity) }
+        })
+        .collect();
+    World::new(vec![Service::demand("web", 1), batch], instances)
+}
+
+#[test]
+fn freeze_and_thaw_keep_the_work() {
+    let mut world = freezing();
+    world.demand("web", 4);
+    settled(&mut world);
+    world.demand("web", 5);
+    let plan = world.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Freeze { .. }, Action::Start { .. }]),
+        "{}",
+        world.show(&plan)
+    );
+    assert_eq!(settled(&mut world), (5, 4));
+    assert_eq!(world.state.containers().filter(|c| c.phase == Phase::Frozen).count(), 1);
+    world.demand("web", 4);
+    let plan = world.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Stop { .. }, Action::Thaw { after, .. }] if after.len() == 1),
+        "{}",
+        world.show(&plan)
+    );
+    assert_eq!(settled(&mut world), (4, 5));
+    assert_eq!(world.state.containers().filter(|c| c.phase == Phase::Frozen).count(), 0);
+}
+
+#[test]
+fn frozen_with_room_elsewhere_starts_there() {
+    let mut world = freezing();
+    // One of batch is frozen on the first instance, which is full of web; the others have room.
+    for ordinal in 0..3 {
+        world.put("web", "instance-1", ordinal, Phase::Running, 1_000);
+    }
+    world.put("batch", "instance-1", 0, Phase::Frozen, 5_000);
+    world.demand("web", 3);
+    let plan = world.plan();
+    let starts = plan.actions.iter().filter(|action| matches!(action, Action::Start { .. })).count();
+    assert_eq!((plan.actions.len(), starts), (6, 6), "started where there is room, and nothing is moved");
+    assert_eq!(settled(&mut world), (3, 6));
+    assert_eq!(
+        world.state.containers().filter(|c| c.phase == Phase::Frozen).count(),
+        1,
+        "kept for its return"
+    );
+}
+
+#[test]
+fn beyond_the_bound_of_frozen_containers_they_are_stopped() {
+    let mut world = freezing();
+    world.demand("web", 0);
+    settled(&mut world);
+    world.demand("web", 9);
+    let plan = world.plan();
+    let frozen = plan.actions.iter().filter(|action| matches!(action, Action::Freeze { .. })).count();
+    let stopped = plan.actions.iter().filter(|action| matches!(action, Action::Stop { .. })).count();
+    assert_eq!((frozen, stopped), (6, 3), "two of three on each instance");
+}
+
+#[test]
+fn standbys_are_warmed_in_a_borrowed_slot_and_thawed_on_a_rise() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
+    world.demand("web", 3);
+    // One on each instance is warmed in a slot of batch, frozen, and the slot given back: 3 + 6 = 9.
+    world.converge(6);
+    let frozen = world.state.containers().filter(|c| c.phase == Phase::Frozen).count();
+    assert_eq!((frozen, world.running("web"), world.running("batch")), (3, 3, 6));
+    world.demand("web", 4);
+    let plan = world.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Stop { .. }, Action::Thaw { .. }]),
+        "{}",
+        world.show(&plan)
+    );
+    // A fall turns the surplus into a standby again, rather than away.
+    world.issue(&plan);
+    world.finish();
+    world.demand("web", 3);
+    let plan = world.plan();
+    let reason = plan.actions.iter().find_map(|action| match action {
+        Action::Freeze { reason, .. } => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(reason, Some(StopReason::Standby), "{}", world.show(&plan));
+    world.converge(6);
+    let frozen = world.state.containers().filter(|c| c.phase == Phase::Frozen).count();
+    assert_eq!((frozen, world.running("web"), world.running("batch")), (3, 3, 6));
+}
+
+#[test]
+fn a_container_created_and_never_started_is_used_or_removed() {
+    let mut world = World::pool(vec![Service::demand("web", 1)], 1, 3);
+    world.put("web", "instance-1", 4, Phase::Created, 0);
+    world.put("web", "instance-1", 7, Phase::Created, 0);
+    world.demand("web", 1);
+    let plan = world.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Start { container, .. }, Action::Remove { container: other, .. }]
+            if container.ordinal == 4 && other.ordinal == 7),
+        "{}",
+        world.show(&plan)
+    );
+}
+
+#[test]
+fn an_explicit_zero_is_a_demand() {
+    let mut world = World::pool(vec![Service::demand("web", 1)], 1, 3);
+    world.demand("web", 3);
+    world.converge(2);
+    let service = world.service("web");
+    let reading = Reading::Known { containers: 0, confirmed_at: world.now };
+    world.state.apply(Delta::Demand { service, reading, at: world.now });
+    world.converge(2);
+    assert_eq!(world.running("web"), 0);
+}
