@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
 use bollard::models::ContainerStateStatusEnum as Status;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, KillContainerOptions,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
+    KillContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     WaitContainerOptionsBuilder,
 };
 use driver::{
@@ -19,7 +19,7 @@ use driver::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -35,14 +35,12 @@ use crate::{events, spec};
 const NAME_MS: u64 = 3_000;
 /// Milliseconds until such a name is tried again.
 const NAME_AGAIN_MS: u64 = 10;
-/// How often a wait looks at its container itself, in milliseconds. What we suspend and what ends is known at once;
-/// this is for a container that somebody else suspends, and for a wait that broke.
+/// How often a wait looks at its container itself, in milliseconds. The engine tells of what happens at once; this is
+/// for what has happened before we listened, and for a wait that broke.
 const LOOK_AGAIN_MS: u64 = 250;
 /// A stop counts as work for the engine for this many milliseconds: the signal has been sent long before, and from
 /// then on the engine only waits.
 const STOP_SIGNALLED_MS: u64 = 250;
-/// Suspensions that a waiting start may be behind by before it looks at its container instead.
-const SUSPENDED_BACKLOG: usize = 256;
 /// Networks that every engine has.
 const OWN_NETWORKS: [&str; 4] = ["bridge", "default", "host", "none"];
 
@@ -55,8 +53,6 @@ pub struct DockerDriver {
     pub(crate) connection: Connection,
     /// Bounds the calls that change something.
     changes: Semaphore,
-    /// Every container that we have suspended, for the starts that wait for its room.
-    suspended: broadcast::Sender<ContainerId>,
     /// Images, as the specs name them, that have been found to carry none of our labels.
     checked_images: Mutex<HashSet<String>>,
     /// By the id of an image: whether it carries any of our labels.
@@ -92,13 +88,11 @@ impl DockerDriver {
         let errors = Errors::new(&config.engine);
         let connection = Connection::new(&config.engine, &config.limits);
         let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
-        let (suspended, _) = broadcast::channel(SUSPENDED_BACKLOG);
         Self {
             config,
             errors,
             connection,
             changes,
-            suspended,
             checked_images: Mutex::default(),
             labelled_images: Mutex::default(),
             lagging: Lagging::default(),
@@ -268,17 +262,6 @@ impl DockerDriver {
 
     /// Ends when the container has left its room: it has ended, is suspended, or is gone.
     async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
-        let mut notices = self.suspended.subscribe();
-        let suspended_by_us = async {
-            loop {
-                match notices.recv().await {
-                    Ok(suspended) if suspended == *id => return,
-                    // Looking again makes up for what was missed.
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
-                }
-            }
-        };
         let looked_at = async {
             loop {
                 if !matches!(self.status("start", id).await?, Some(Status::RUNNING | Status::RESTARTING)) {
@@ -289,8 +272,8 @@ impl DockerDriver {
         };
         let left = async {
             tokio::select! {
+                () = self.heard_of(id, &["die", "pause"]) => Ok(()),
                 _ = self.ended(id, "not-running") => Ok(()),
-                () = suspended_by_us => Ok(()),
                 looked = looked_at => looked,
             }
         };
@@ -304,8 +287,25 @@ impl DockerDriver {
         })
     }
 
-    /// Ends when the engine reports the container's end, by its own condition: `not-running` holds for one that has
-    /// ended before, `next-exit` does not. `Already` is for one that is gone. A wait that breaks never ends.
+    /// Ends when the engine tells of one of these events. This is the quickest of ways, and the least certain: it
+    /// says nothing of what was before it, and one that breaks never ends.
+    async fn heard_of(&self, id: &ContainerId, actions: &[&str]) {
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("container", vec![id.as_str()]),
+            ("event", actions.to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let mut events = pin!(self.connection.docker().events(Some(options)));
+        match events.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => broken(id, &chain(&error)).await,
+            None => broken(id, "the engine ended the stream").await,
+        }
+    }
+
+    /// Ends when the engine answers that the container has ended, by its own condition: `not-running` holds for one
+    /// that has ended before, `next-exit` does not. `Already` is for one that is gone. A wait that breaks never ends.
     async fn ended(&self, id: &ContainerId, condition: &str) -> Outcome {
         let options = WaitContainerOptionsBuilder::new().condition(condition).build();
         let mut answers = pin!(self.connection.docker().wait_container(id.as_str(), Some(options)));
@@ -313,14 +313,8 @@ impl DockerDriver {
             // An exit code other than 0 is an error to bollard.
             Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => Outcome::Done,
             Some(Err(EngineError::DockerResponseServerError { status_code: 404, .. })) => Outcome::Already,
-            Some(Err(error)) => {
-                debug!(container = %id, "waiting for its end broke: {}", chain(&error));
-                std::future::pending().await
-            }
-            None => {
-                debug!(container = %id, "waiting for its end broke: no answer");
-                std::future::pending().await
-            }
+            Some(Err(error)) => broken(id, &chain(&error)).await,
+            None => broken(id, "no answer").await,
         }
     }
 
@@ -343,12 +337,14 @@ impl DockerDriver {
         let engine_grace_s = i32::try_from(grace_ms.div_ceil(1_000).saturating_add(1)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(engine_grace_s).build();
         let mut asked = pin!(self.connection.docker().stop_container(id.as_str(), Some(options)));
-        // The engine tells of the end before it has cleaned up, and answers the stop after that.
+        // The engine tells of the end before it has cleaned up; the answers come after that.
+        let mut died = pin!(self.heard_of(id, &["die"]));
         let mut ended = pin!(self.ended(id, "next-exit"));
         let mut signalled = pin!(sleep(Duration::from_millis(STOP_SIGNALLED_MS)));
         let mut grace = pin!(sleep(Duration::from_millis(grace_ms)));
         loop {
             tokio::select! {
+                () = &mut died => return Ok(Some(Outcome::Done)),
                 outcome = &mut ended => return Ok(Some(outcome)),
                 answer = &mut asked => return match answer {
                     Ok(()) => Ok(Some(Outcome::Done)),
@@ -366,20 +362,37 @@ impl DockerDriver {
     /// SIGKILL, and its effect.
     async fn kill(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
         const CALL: &str = "stop";
+        let mut died = pin!(self.heard_of(id, &["die"]));
         let kill = self.connection.docker().kill_container(id.as_str(), None::<KillContainerOptions>);
-        match self.change(CALL, kill).await? {
+        let killed = tokio::select! {
+            () = &mut died => return Ok(Outcome::Done),
+            killed = self.change(CALL, kill) => killed?,
+        };
+        match killed {
             Ok(()) => {}
             // It does not run, or is gone.
             Err(Refusal { status: 404 | 409, .. }) => return Ok(Outcome::Already),
             Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
         }
+        let ended = async {
+            tokio::select! {
+                () = &mut died => {}
+                _ = self.ended(id, "not-running") => {}
+            }
+        };
         let limit_ms = self.config.limits.change_ms;
-        let ended = timeout(Duration::from_millis(limit_ms), self.ended(id, "not-running")).await;
-        ended.map(|_| Outcome::Done).map_err(|_| {
+        let ended = timeout(Duration::from_millis(limit_ms), ended).await;
+        ended.map(|()| Outcome::Done).map_err(|_| {
             let message = format!("container {id} has not ended within {limit_ms} ms of SIGKILL");
             self.errors.outcome_unknown(CALL, message)
         })
     }
+}
+
+/// There is another way to learn of the end, or a limit to the wait.
+async fn broken<T>(id: &ContainerId, reason: &str) -> T {
+    debug!(container = %id, reason, "waiting for its end broke");
+    std::future::pending().await
 }
 
 #[async_trait]
@@ -484,11 +497,7 @@ impl Driver for DockerDriver {
     async fn freeze(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
         const CALL: &str = "freeze";
         match self.change(CALL, self.connection.docker().pause_container(id.as_str())).await? {
-            Ok(()) => {
-                // Nobody may be waiting for it.
-                let _ = self.suspended.send(id.clone());
-                Ok(Outcome::Done)
-            }
+            Ok(()) => Ok(Outcome::Done),
             Err(refusal) => match self.status(CALL, id).await? {
                 None | Some(Status::PAUSED | Status::EXITED | Status::DEAD | Status::REMOVING) => {
                     Ok(Outcome::Already)

@@ -160,13 +160,13 @@ mod tests {
             (io::ErrorKind::ConnectionRefused, "start the engine, or correct its address"),
             (io::ErrorKind::TimedOut, "is the host up"),
         ] {
-            let error = errors().unreachable(EngineError::IOError { err: kind.into() });
+            let error = errors().unreachable(io::Error::from(kind));
             assert_eq!(error.code(), "unreachable");
             let text = error.to_string();
             assert!(text.starts_with("docker unix:///run/engine.sock cannot be reached: "), "{text}");
             assert!(text.contains(what_to_do), "{text}");
         }
-        let error = errors().unreachable(EngineError::IOError { err: io::Error::other("no such host") });
+        let error = errors().unreachable(io::Error::other("no such host"));
         assert_eq!(error.to_string(), "docker unix:///run/engine.sock cannot be reached: no such host");
     }
 

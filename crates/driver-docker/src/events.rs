@@ -19,6 +19,9 @@ use crate::lagging::Lagging;
 
 /// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us.
 const ACTIONS: [&str; 7] = ["create", "start", "pause", "unpause", "die", "destroy", "rename"];
+/// Those that the engine tells of before its list shows them ([`Lagging`]). It is the other way round with the rest,
+/// and looking at a container that is just being started would take as long as the start.
+const TOLD_EARLY: [&str; 3] = ["pause", "unpause", "die"];
 /// Milliseconds before the first attempt to connect again; doubles with each failure.
 const BACKOFF_MIN_MS: u64 = 50;
 /// At most; an engine that is back should be seen to be soon, and an attempt costs little.
@@ -89,9 +92,7 @@ impl Follower {
             let lost = tokio::select! {
                 event = live.events.next() => match event {
                     Some(Ok(event)) => {
-                        if let Some(id) = event.actor.and_then(|actor| actor.id) {
-                            self.lagging.note(ContainerId::new(id));
-                        }
+                        self.heard(event);
                         return Event::Changed;
                     }
                     Some(Err(error)) => chain(&error),
@@ -105,6 +106,13 @@ impl Follower {
             }
             self.live = None;
             self.failed(&lost);
+        }
+    }
+
+    fn heard(&self, event: EventMessage) {
+        let early = event.action.is_some_and(|action| TOLD_EARLY.contains(&action.as_str()));
+        if let Some(id) = event.actor.and_then(|actor| actor.id).filter(|_| early) {
+            self.lagging.note(ContainerId::new(id));
         }
     }
 

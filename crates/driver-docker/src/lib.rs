@@ -13,9 +13,10 @@
 //!
 //! # How a start waits for its room
 //!
-//! [`driver::Driver::start`] creates the container at once. Beside that it asks the engine to be told when the
-//! victim has ended (`POST /containers/{id}/wait`), which the engine answers the moment the process is gone, before
-//! it has cleaned up after it and before it answers the stop itself. The start goes out with that answer.
+//! [`driver::Driver::start`] creates the container at once. Beside that it listens to the engine's events of the
+//! victim: `die` comes when the process is gone, before the engine cleans up after it (which takes as long as the
+//! kill itself) and before it answers the stop. The start goes out with that event. Two slower ways make it certain,
+//! because events tell nothing of what was before them: `POST /containers/{id}/wait`, and a look at the victim.
 //!
 //! Containers' health is not looked at: one that runs counts as running.
 

@@ -11,15 +11,18 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder,
 };
 use driver::{
-    ContainerId, ContainerSpec, Driver, DriverError, Healthcheck, LogOptions, Outcome, StopOptions,
+    ContainerId, ContainerSpec, Driver, DriverError, Event, Healthcheck, LogOptions, Outcome, StopOptions,
 };
 use driver_docker::{DockerDriver, Limits};
 use futures_util::StreamExt;
 use planner::Phase;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
 
 use support::{
-    Cluster, INSTANCE, PATIENCE, engine, inspect, observe, running, runs, start_of, workload, workload_image,
+    Cluster, INSTANCE, PATIENCE, SOCKET, engine, inspect, observe, running, runs, start_of, workload,
+    workload_image,
 };
 
 const GRACE: StopOptions = StopOptions { grace_ms: 5_000 };
@@ -241,6 +244,29 @@ async fn a_victim_that_somebody_else_suspends_has_left_its_room() {
     };
     let (started, ()) = tokio::join!(driver.start(&start, Some(&victim)), pause);
     assert!(runs(&started.expect("it starts").id).await);
+}
+
+#[tokio::test]
+async fn an_engine_is_reached_over_tcp_alike() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let forwarding = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut engine = UnixStream::connect(SOCKET).await.expect("the engine listens");
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut engine).await });
+        }
+    });
+    let cluster = Cluster::new();
+    let mut config = cluster.config();
+    config.engine = format!("tcp://{address}").parse().expect("it is an address");
+    let driver = DockerDriver::new(config);
+    assert_eq!(driver.name(), format!("docker tcp://{address}"));
+    let mut events = driver.events();
+    assert_eq!(timeout(PATIENCE, events.next()).await.expect("it is told"), Some(Event::Gap));
+    let id = running(&driver, 0).await;
+    assert_eq!(timeout(PATIENCE, events.next()).await.expect("it is told"), Some(Event::Changed));
+    assert_eq!(observe(&driver).await.containers[0].id, id);
+    forwarding.abort();
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@ mod support;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::EventsOptionsBuilder;
+use bollard::query_parameters::{EventsOptionsBuilder, RemoveContainerOptionsBuilder};
 use driver::{ContainerId, Driver, StopOptions};
 use driver_docker::DockerDriver;
 use futures_util::StreamExt;
 
-use support::{Cluster, Proxy, engine, running, start_of, workload};
+use support::{Cluster, Proxy, engine, running, start_of, workload, workload_image};
 
 const ROUNDS: u32 = 15;
 const GRACE: StopOptions = StopOptions { grace_ms: 5_000 };
@@ -40,6 +40,21 @@ fn show(what: &str, taken: &[Duration]) {
     println!("{what}: median {:.1} ms, most {:.1} ms", middle.as_secs_f64() * 1e3, most.as_secs_f64() * 1e3);
 }
 
+/// What the engine takes for kill, create and start, each after the other.
+async fn bare_swap(cluster: &Cluster) -> Duration {
+    let engine = engine();
+    let victim = cluster.run_foreign(&format!("victim-{}", cluster.name), workload_image()).await;
+    let begun = Instant::now();
+    engine.kill_container(victim.as_str(), None).await.expect("it is killed");
+    let next = cluster.run_foreign(&format!("next-{}", cluster.name), workload_image()).await;
+    let taken = begun.elapsed();
+    for id in [victim, next] {
+        let options = RemoveContainerOptionsBuilder::new().force(true).build();
+        engine.remove_container(id.as_str(), Some(options)).await.expect("it is removed");
+    }
+    taken
+}
+
 async fn clear(driver: &DockerDriver, id: &ContainerId) {
     driver.stop(id, GRACE).await.expect("it stops");
     driver.remove(id).await.expect("it is removed");
@@ -51,7 +66,7 @@ async fn a_start_goes_out_when_the_engine_reports_its_victims_end() {
     let mut config = cluster.config();
     config.engine = proxy.address();
     let driver = DockerDriver::new(config);
-    let (mut delays, mut swaps) = (Vec::new(), Vec::new());
+    let (mut delays, mut swaps, mut bare_swaps) = (Vec::new(), Vec::new(), Vec::new());
     let mut victim = running(&driver, 0).await;
     for round in 1..=ROUNDS {
         let start = start_of(round, workload(&[]));
@@ -65,10 +80,12 @@ async fn a_start_goes_out_when_the_engine_reports_its_victims_end() {
         let died = died_at(&victim).await;
         delays.push(sent.saturating_sub(died));
         driver.remove(&victim).await.expect("it is removed");
+        bare_swaps.push(bare_swap(&cluster).await);
         victim = started;
     }
     show("from the victim's end to the request for the start", &delays);
     show("a whole swap by a stop", &swaps);
+    show("the same by bare calls", &bare_swaps);
     assert!(median(delays.clone()) <= BOUND, "it took {delays:?}");
 }
 

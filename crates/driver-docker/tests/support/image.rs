@@ -1,16 +1,18 @@
 //! Images from nothing but the workload's binary.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use bollard::body_full;
-use bollard::query_parameters::BuildImageOptionsBuilder;
+use bollard::query_parameters::{BuildImageOptionsBuilder, PruneImagesOptionsBuilder};
 use futures_util::TryStreamExt;
 
 use super::engine;
 
 const NAME: &str = "force12-test/workload";
+const LABEL: &str = "force12-test.image";
 /// Of a file in a tar archive.
 const BLOCK_BYTES: usize = 512;
 
@@ -21,11 +23,19 @@ pub(crate) fn workload_image() -> &'static str {
         // Whoever asks is inside a runtime already.
         let building = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime can be made").block_on(build_image(NAME, &[], true));
+            runtime.expect("a runtime can be made").block_on(build_workload_image());
         });
         building.join().expect("the image of the workload can be built");
     });
     NAME
+}
+
+async fn build_workload_image() {
+    build_image(NAME, &[(LABEL.to_owned(), NAME.to_owned())], true).await;
+    // Those of earlier workloads, which have lost the name to this one.
+    let filters = HashMap::from([("dangling", vec!["true"]), ("label", vec![LABEL])]);
+    let options = PruneImagesOptionsBuilder::new().filters(&filters).build();
+    engine().prune_images(Some(options)).await.expect("the engine answers");
 }
 
 /// Builds an image of the workload with these labels, which runs it if it `has_command`.
