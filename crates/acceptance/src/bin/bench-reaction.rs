@@ -14,6 +14,7 @@ use acceptance::observer::now_ns;
 use acceptance::stack::{FILL, IMPORTANT, Options, Stack};
 use acceptance::timeline::{Event, MS, Nanos, Timeline};
 use anyhow::{Context as _, Result, bail};
+use api_types::decision::DecisionAction;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -164,7 +165,7 @@ async fn reaction(stack: &Stack) -> Result<Round> {
     if stop.id != end.id || end.at > start.at {
         bail!("{} was started without waiting for the end of {}", start.name, stop.name);
     }
-    let decided = decided_at(stack, &start.name, sent).await?;
+    let decided = decided_at(stack, sent).await?;
     settle(stack, BASE + 1, &end.id).await?;
 
     let back = now_ns();
@@ -179,16 +180,17 @@ async fn reaction(stack: &Stack) -> Result<Round> {
     Ok(round(&[sent, decided, stop.at, end.at, start.at]))
 }
 
-/// When the scheduler decided to start `container`; it tells milliseconds.
-async fn decided_at(stack: &Stack, container: &str, sent: Nanos) -> Result<Nanos> {
+/// When the scheduler decided on the start that followed `sent`; it tells milliseconds.
+async fn decided_at(stack: &Stack, sent: Nanos) -> Result<Nanos> {
     let decisions = stack.decisions(IMPORTANT, 10).await?.decisions;
     let at = |ms: u64| Nanos::try_from(ms).unwrap_or(Nanos::MAX) * MS;
+    let starts = |action: &DecisionAction| action.action == "start" && action.service == IMPORTANT;
     decisions
         .iter()
         .filter(|decision| at(decision.decided_at.epoch_ms()) >= sent - MS)
-        .find(|decision| decision.actions.iter().any(|action| action.container == container))
+        .find(|decision| decision.actions.iter().any(starts))
         .map(|decision| at(decision.decided_at.epoch_ms()))
-        .with_context(|| format!("no decision tells of the start of {container}: {decisions:#?}"))
+        .with_context(|| format!("no decision tells of the start: {decisions:#?}"))
 }
 
 /// Waits until `important` run, the rest is filled, and what ended is removed: nothing is left to be done.
