@@ -148,13 +148,15 @@ pub async fn follow(
                 failures = 0;
             }
             metrics::counter!("status_stream_errors_total", "kind" => error.kind()).increment(1);
-            if heard && matches!(error, FollowError::Silent(_)) {
+            let silent = matches!(error, FollowError::Silent(_));
+            if heard && silent {
                 // A stream that has gone quiet proves nothing yet: asked again, a scheduler that is alive answers
                 // with its newest snapshot at once. If it does not, the next round says so.
                 tracing::debug!(%error, "asking the scheduler again");
                 continue;
             }
-            let wait = retry_wait(failures, jitter());
+            // Silence was a wait already.
+            let wait = if silent { Duration::ZERO } else { retry_wait(failures, jitter()) };
             failures += 1;
             if failures == 1 {
                 tracing::warn!(%error, "the scheduler is not heard");
@@ -338,7 +340,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hung_scheduler_is_found_out() {
         let hung = vec![sends(&snapshot("a", 1)), Waits(100), heartbeat()];
-        let seen = published(vec![hung, vec![]], 8_000).await;
+        let seen = published(vec![hung, vec![], vec![]], 8_000).await;
         assert_eq!(brief(&seen), [(0, "a", 1, true), (7_100, "a", 1, false)]);
         assert_eq!(reason(&seen, 1), "nothing was heard for 2000 ms");
     }

@@ -10,7 +10,7 @@ const SHOWN = 8;
 /** Asked for, since those that only tidy up are not shown. */
 const ASKED = 50;
 /** A decision may start and stop hundreds. */
-const ACTIONS_SHOWN_MAX = 10;
+const ACTIONS_SHOWN_MAX = 6;
 /** Decisions follow each other within milliseconds; they are asked for once in this time. */
 const INTERVAL_MS = 1_000;
 
@@ -91,6 +91,9 @@ function update(view: View, decision: Decision): void {
       return line;
     }),
     ...(left > 0 ? [element("li", {}, `And ${left} more.`)] : []),
-    ...decision.not_done.map(({ words }) => element("li", { "data-outcome": "not_done" }, `Not done: ${words}.`)),
+    // A decision to do nothing says why in its summary already.
+    ...decision.not_done
+      .filter(({ words }) => words !== decision.summary)
+      .map(({ words }) => element("li", { "data-outcome": "not_done" }, `Not done: ${words}.`)),
   );
 }
