@@ -17,7 +17,7 @@ const INTERVAL_MIN_MS: u64 = 10;
 const INTERVAL_MAX_MS: u64 = 86_400_000;
 /// A year.
 const PERIOD_MAX_MS: u64 = 31_536_000_000;
-/// The most values of a trace: they fit a request's body.
+/// The most values of a trace. In a request, with values of six digits and more, its body's bound comes first.
 const TRACE_MAX: usize = 10_000;
 
 /// The default settings: a walk between 0 and 9, a step every 3 s.

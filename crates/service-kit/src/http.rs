@@ -79,7 +79,7 @@ impl Default for Limits {
             // Room for a browser's cookies of other services on the same host.
             head_max_bytes: 16 * 1024,
             headers_max: 64,
-            // The largest document that is sent to us is a trace of 10,000 values: some 60 KB.
+            // The largest document that is sent to us is a trace: 10,000 values of up to five digits fit.
             body_max_bytes: 64 * 1024,
             request_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
