@@ -159,7 +159,7 @@ impl Plan {
 pub fn plan(state: &State, now: Millis) -> Plan {
     let mut notes = Notes::default();
     let mut board = Board::new(state, now);
-    let wants = board.wants(&mut notes);
+    let mut wants = board.wants(&mut notes);
     let classes = classes(state);
     board.estimate(&wants, &classes);
     board.end_frozen();
@@ -167,7 +167,7 @@ pub fn plan(state: &State, now: Millis) -> Plan {
         board.relieve(instance);
     }
     for class in &classes {
-        board.settle(&wants, class, &mut notes);
+        board.settle(&mut wants, class, &mut notes);
     }
     board.warm_standbys(&wants, &notes);
     let services = wants

@@ -46,9 +46,12 @@ struct Spare {
 
 impl Board<'_> {
     /// Settles the services of one priority, given in the order of names.
-    pub(crate) fn settle(&mut self, wants: &[Want], class: &[ServiceId], notes: &mut Notes) {
+    pub(crate) fn settle(&mut self, wants: &mut [Want], class: &[ServiceId], notes: &mut Notes) {
         for &id in class {
             self.send_away_unwanted(id);
+            // What more important work has taken does not come back before the demand is known again.
+            let kept = self.tallies[id.index()].kept;
+            wants[id.index()].settle_unknown(kept, self.state.service(id).min);
         }
         self.entitle(wants, class);
         for &id in class {

@@ -19,6 +19,16 @@ pub(crate) struct Want {
     pub(crate) held: Option<Held>,
 }
 
+impl Want {
+    /// A service of unknown demand wants what it has, and at least its min.
+    pub(crate) fn settle_unknown(&mut self, kept: u32, min: u32) {
+        if self.unknown {
+            self.limit = kept.max(min);
+            self.target = Some(self.limit);
+        }
+    }
+}
+
 /// Why nothing new may be started for a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
@@ -97,8 +107,9 @@ impl Board<'_> {
         }
         let (Some(now), Some(held)) = (demand.containers, demand.held) else {
             notes.not_done.push(NotDone::UnknownDemand { service: id });
-            let target = kept.max(service.min);
-            return Want { target: Some(target), limit: target, unknown: true, held: None };
+            let mut want = Want { unknown: true, ..Want::default() };
+            want.settle_unknown(kept, service.min);
+            return want;
         };
         let clamp = |containers: u32| containers.max(service.min).min(service.max);
         let target = clamp(held);
