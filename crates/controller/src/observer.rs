@@ -20,9 +20,9 @@ const SPACING: Duration = Duration::from_millis(4);
 /// An engine is observed at least this often, whatever its events say: an event may be lost without a gap.
 const PERIOD_MOST: Duration = Duration::from_secs(10);
 
-/// One observation may take this long. Well over `lost_after_ms`, so that an engine which answers late is found
-/// again by the late answer.
-const OBSERVE_LIMIT: Duration = Duration::from_secs(10);
+/// One observation may take this many times `lost_after_ms`: an engine that answers late is found again by the late
+/// answer, and one that hung, not long after it is back.
+const OBSERVE_LIMIT_IN_LOST_AFTER: u32 = 2;
 
 /// What an engine said, and when it was asked.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub(crate) async fn observe(
     mut random: ChaCha8Rng,
 ) {
     // Half of `lost_after`, so that a hung engine without events is lost within one and a half times of it.
+    let limit = lost_after * OBSERVE_LIMIT_IN_LOST_AFTER;
     let period = PERIOD_MOST.min(lost_after / 2).max(SPACING);
     let events = async {
         let mut events = driver.events();
@@ -92,7 +93,7 @@ pub(crate) async fn observe(
             let silent_since = *unanswered_since.get_or_insert(began_at);
             let began = shared.next_order();
             let name = driver.name();
-            let mut attempt = std::pin::pin!(tokio::time::timeout(OBSERVE_LIMIT, driver.observe()));
+            let mut attempt = std::pin::pin!(tokio::time::timeout(limit, driver.observe()));
             let lost_at = silent_since + lost_after;
             let answer = tokio::select! {
                 biased;
@@ -118,7 +119,7 @@ pub(crate) async fn observe(
                     continue;
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("{name} has not answered observe for {} ms", OBSERVE_LIMIT.as_millis()),
+                Err(_) => format!("{name} has not answered observe for {} ms", limit.as_millis()),
             };
             if failures == 0 {
                 tracing::warn!(engine = name, %reason, "the engine could not be observed");

@@ -131,6 +131,22 @@ impl Scene {
         Self::on_engines(seed, 3, |index| vec![index + 1])
     }
 
+    /// The demo on an engine that may not know a second start of the same thing, and lists within `observe_ms`.
+    pub fn rough(seed: u64, idempotent: bool, observe_ms: u64) -> Self {
+        let mut scene = Self::demo(seed);
+        let mut config = SimConfig::seeded(seed);
+        config.capabilities.idempotent_start = idempotent;
+        config.reports_transitions = !idempotent;
+        config.latencies.observe = 0..=observe_ms;
+        config.event_delay_ms = 0..=observe_ms;
+        let mut engine = SimEngine::new("rough", config).with_image(IMAGE, Behaviour::runs());
+        for instance in &scene.settings.instances {
+            engine = engine.with_instance(&instance.name, instance.capacity);
+        }
+        scene.engines = vec![engine];
+        scene
+    }
+
     fn on_engines(seed: u64, count: u64, instances: impl Fn(u64) -> Vec<u64>) -> Self {
         println!("seed {seed}");
         let mut settings = Settings { services: demo_services(), ..Settings::new(CLUSTER) };
