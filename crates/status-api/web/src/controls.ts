@@ -68,7 +68,8 @@ export class Controls {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 401) this.#token.focus();
-      this.#say(`Not done: ${error.message}.`, true);
+      const why = error.status !== 401 ? error.message : this.#token.value === "" ? "this needs the operator's token" : "this is not the operator's token";
+      this.#say(`Not done: ${why}.`, true);
     }
   }
 

@@ -42,6 +42,8 @@ const clock = new DocumentClock();
 let trace = new Trace();
 let shown: Followed = { link: "connecting", snapshot: null, heardAt: null };
 let wasLive = false;
+/** Before the first history there is no telling where on the chart the present is. */
+let placed = false;
 let announced = "";
 let pendingText = "";
 let pendingSince = 0;
@@ -58,29 +60,38 @@ async function loadHistory(): Promise<void> {
     if (!(error instanceof Refused)) throw error;
     // The charts then begin with now; the banner says what is wrong.
   }
+  placed = true;
+  addPoint();
+}
+
+/** What is shown, from now on. */
+function addPoint(): void {
+  const { link, snapshot } = shown;
+  if (placed && snapshot) trace.add({ ...pointOf(snapshot, clock.now(Date.now())), live: isLive(link, snapshot) });
 }
 
 function follow(state: Followed): void {
   const live = isLive(state.link, state.snapshot);
-  if (state.snapshot && state.snapshot !== shown.snapshot) {
-    if (state.link === "live") clock.observe(Date.parse(state.snapshot.taken_at), Date.now());
+  const isNew = state.snapshot !== shown.snapshot;
+  shown = { ...state };
+  if (state.snapshot && isNew) {
+    // The first on a connection may have been taken long ago; one that arrives later was taken just now.
+    if (live && wasLive) clock.observe(Date.parse(state.snapshot.taken_at), Date.now());
     decisions.changed();
   }
-  if (state.snapshot && (state.snapshot !== shown.snapshot || live !== wasLive)) {
-    trace.add({ ...pointOf(state.snapshot, clock.now(Date.now())), live });
-  }
+  if (isNew || live !== wasLive) addPoint();
   if (live && !wasLive) {
     // What happened meanwhile is in status-api's history, not in ours.
     void loadHistory();
     void controls.load();
   }
   wasLive = live;
-  shown = { ...state };
   requestAnimationFrame(render);
 }
 
-function latencyWords(name: string, measured: Latency): string {
-  return `${name} ${latency(measured.p50_ms)} at the median, ${latency(measured.p99_ms)} at p99`;
+function latencyWords(name: string, { count, p50_ms, p99_ms, last_ms }: Latency): string {
+  if (count === 0) return `${name}: none measured yet`;
+  return `${name}: ${latency(p50_ms)} at the median, ${latency(p99_ms)} at p99, last ${latency(last_ms)} (${count} measured)`;
 }
 
 function renderNotice(now: number): void {
@@ -139,11 +150,9 @@ function render(): void {
     setText(
       byId("latencies"),
       [
-        snapshot.reaction.count === 0
-          ? "No rise in demand has been answered yet"
-          : `${latencyWords("Reaction to a rise in demand", snapshot.reaction)}, last ${latency(snapshot.reaction.last_ms)}, ${snapshot.reaction.count} measured`,
-        latencyWords("start", snapshot.start),
-        latencyWords("stop", snapshot.stop),
+        latencyWords("Reaction to a rise in demand", snapshot.reaction),
+        latencyWords("Start", snapshot.start),
+        latencyWords("Stop", snapshot.stop),
       ].join(" · "),
     );
   }
