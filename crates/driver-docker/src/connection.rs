@@ -30,7 +30,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 type Answer = Result<Response<Incoming>, EngineError>;
-type Send = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Answer> + std::marker::Send + Sync>;
+type Sender = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// Connects to one engine, anew for every call: an old connection may turn out to be dead only after the request
 /// went into it, and then nobody knows whether it was carried out.
@@ -38,7 +38,7 @@ type Send = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Answer> + std::mark
 pub(crate) struct Connection {
     /// The scheme and authority of every request's URI.
     base: String,
-    send: Send,
+    send: Sender,
     docker: Docker,
 }
 
@@ -106,7 +106,7 @@ impl Connection {
     }
 }
 
-fn sender<C: Connect + Clone + std::marker::Send + Sync + 'static>(connector: C) -> Send {
+fn sender<C: Connect + Clone + Send + Sync + 'static>(connector: C) -> Sender {
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     Arc::new(move |request| {
         let answer = client.request(request).map_err(EngineError::from);
@@ -127,9 +127,10 @@ fn already_so(response: Response<Incoming>) -> Answer {
 
 fn client<F, A>(base: &str, send: F) -> Docker
 where
-    F: Fn(BollardRequest) -> A + std::marker::Send + Sync + 'static,
-    A: Future<Output = Answer> + std::marker::Send + 'static,
+    F: Fn(BollardRequest) -> A + Send + Sync + 'static,
+    A: Future<Output = Answer> + Send + 'static,
 {
+    // The version is for features that we do not use: no path carries it, so that each engine answers in its own.
     Docker::connect_with_custom_transport(send, Some(base), BACKSTOP_S, API_DEFAULT_VERSION)
         .expect("it only stores what it is given")
 }

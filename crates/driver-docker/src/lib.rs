@@ -2,14 +2,15 @@
 //!
 //! # Which containers are ours
 //!
-//! A container of the cluster carries the four labels of [`labels`](mod@labels), which is how it is found again. But
-//! the engine gives a container its image's labels too, and shows both alike: `docker commit` of one of our
-//! containers makes an image whose containers, whosever they are, seem to be ours. So labels count only where they
-//! can only be the container's own: a container is ours if it carries all four labels *and its image carries none
-//! of them*. An image never changes under its id, so that one look per image settles it. That no container of ours
-//! is ever made from an image that carries such a label is seen to by [`driver::Driver::prepare`] and before the
-//! first start from an image. Where the image has been deleted from under a container and cannot be asked, the
-//! container has to have the very name that its labels give, which nothing inherits.
+//! A container of the cluster carries the labels `force12.cluster`, `.service`, `.instance` and `.generation`, which
+//! is how it is found again. But the engine gives a container its image's labels too, and shows both alike:
+//! `docker commit` of one of our containers makes an image whose containers, whosever they are, seem to be ours. So
+//! labels count only where they can only be the container's own: a container is ours if it carries all four labels
+//! *and its image carries none of them*. An image never changes under its id, so that one look per image settles it.
+//! That no container of ours is ever made from an image that carries such a label is seen to by
+//! [`driver::Driver::prepare`] and before the first start from an image. Where the image has been deleted from under
+//! a container and cannot be asked, the container has to have the very name that its labels give, which nothing
+//! inherits.
 //!
 //! # How a start waits for its room
 //!
