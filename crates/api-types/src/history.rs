@@ -19,7 +19,7 @@ pub struct History {
 /// The counts of one snapshot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sample {
-    /// When the snapshot was taken.
+    /// When it was sampled, by the clock of status-api.
     pub at: Timestamp,
     /// Whether the scheduler was heard; counts are null where it was not.
     pub live: bool,
