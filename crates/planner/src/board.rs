@@ -34,7 +34,7 @@ pub(crate) struct Arrival {
     pub(crate) reason: StartReason,
     /// The priority of its service: victims chosen for it are less important, or equal by share.
     pub(crate) priority: u32,
-    /// Room is being made in two steps: the stops are issued now, the start by a later plan.
+    /// Room is being made in two steps: the stops of what runs are issued now, the rest by a later plan.
     pub(crate) deferred: bool,
 }
 
@@ -121,6 +121,8 @@ impl<'a> Board<'a> {
     }
 
     /// Decides that a container gives up its room; `freeze` if it is suspended for that, not stopped.
+    ///
+    /// The engine resumes a frozen one to end it, so for that moment it takes a slot: what is free now must have it.
     pub(crate) fn send_away(
         &mut self,
         instance: InstanceId,
@@ -143,6 +145,7 @@ impl<'a> Board<'a> {
         } else if standing == Standing::Frozen {
             spot.frozen_count = spot.frozen_count.saturating_sub(1);
             spot.frozen_memory_mib = spot.frozen_memory_mib.saturating_sub(request.memory_mib);
+            spot.free_now = spot.free_now.minus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
             let draining = spot.state == InstanceState::Draining;
@@ -168,6 +171,7 @@ impl<'a> Board<'a> {
         } else if standing == Standing::Frozen {
             spot.frozen_count += 1;
             spot.frozen_memory_mib += request.memory_mib;
+            spot.free_now = spot.free_now.plus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
             let draining = spot.state == InstanceState::Draining;

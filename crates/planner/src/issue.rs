@@ -51,7 +51,7 @@ impl Board<'_> {
         for (instance, pool) in self.state.instance_ids().zip(&mut pools) {
             while let Some(next) = pool.sent_away.first().copied() {
                 pool.sent_away.remove(0);
-                actions.extend(self.issue_going(instance, next, pool));
+                actions.push(self.issue_going(instance, next, pool));
             }
         }
         for instance in self.state.instance_ids() {
@@ -73,7 +73,7 @@ impl Board<'_> {
                 _ => None,
             })
             .collect();
-        // Running ones first: a frozen one may need the slot of one of them to end.
+        // Running ones first: they leave more than memory.
         sent_away.sort_by_key(|going| {
             (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
         });
@@ -118,8 +118,7 @@ impl Board<'_> {
             };
             let Some(at) = own.or_else(any) else { break };
             let going = pool.sent_away.remove(at);
-            let Some(action) = self.issue_going(instance, going, pool) else { continue };
-            actions.push(action);
+            actions.push(self.issue_going(instance, going, pool));
             if let Some((key, residual)) = pool.leaving.last_mut()
                 && (draw(residual, &mut lacks) || pool.overfull)
             {
@@ -144,27 +143,10 @@ impl Board<'_> {
         if going.freeze { request.minus(request.when_frozen()) } else { request }
     }
 
-    /// The action that sends a container away; none for a frozen one that finds no room to end in, since the
-    /// engine resumes it for that.
-    fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Option<Action> {
-        let container = self.container(instance, going.position);
-        let gives = self.gives_when_gone(instance, going);
-        // Those that nobody preempts have had their room set aside when they were chosen.
-        if container.phase == crate::Phase::Frozen && going.by().is_some() {
-            let request = self.request(container.key.service);
-            let takes = request.minus(request.when_frozen());
-            if !takes.fits(pool.free_now) {
-                return None;
-            }
-            pool.free_now = pool.free_now.minus(takes);
-        }
-        pool.leaving.push((container.key, gives));
-        let (container, reason) = (container.key, going.reason);
-        Some(if going.freeze {
-            Action::Freeze { container, reason }
-        } else {
-            Action::Stop { container, reason }
-        })
+    fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Action {
+        let (container, reason) = (self.container(instance, going.position).key, going.reason);
+        pool.leaving.push((container, self.gives_when_gone(instance, going)));
+        if going.freeze { Action::Freeze { container, reason } } else { Action::Stop { container, reason } }
     }
 
     /// The key of a new container: that of one that was created and never started, or the smallest free number.

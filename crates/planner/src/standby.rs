@@ -93,9 +93,7 @@ impl Board<'_> {
     fn end_one_frozen(&mut self, instance: InstanceId, position: usize, reason: StopReason) {
         let request = self.request(self.container(instance, position).key.service);
         let takes = request.minus(request.when_frozen());
-        let spot = &mut self.spots[instance.index()];
-        if takes.fits(spot.free_now) {
-            spot.free_now = spot.free_now.minus(takes);
+        if takes.fits(self.spots[instance.index()].free_now) {
             self.send_away(instance, position, reason, false);
         }
     }

@@ -156,6 +156,9 @@ impl Board<'_> {
                     continue;
                 }
             };
+            if clearing.deferred && self.is_in(instance, victim.who, Phase::Frozen) {
+                continue;
+            }
             let id = self.container(instance, position).key.service;
             let tally = &self.tallies[id.index()];
             let by = claimant.service;
@@ -465,7 +468,7 @@ impl Board<'_> {
                 loss.stops += 1;
                 loss.work_ms += if freeze || !offer.running { 0 } else { offer.work_ms };
             }
-            if !offer.running {
+            if !offer.running && offer.fresh {
                 // The engine resumes a frozen container to end it: for that moment it takes its slot.
                 let takes = self.request(offer.service).minus(self.request(offer.service).when_frozen());
                 clearing.deferred |= !takes.fits(transient);
