@@ -61,7 +61,7 @@ impl Kind {
 pub(crate) struct InFlight {
     pub(crate) id: OperationId,
     pub(crate) kind: Kind,
-    /// The engine's id of what it acts on; `None` for a start.
+    /// The engine's id of what it acts on; for a start, of what has appeared since and is taken for it.
     container: Option<ContainerId>,
     /// Whose room it waits for.
     after: Vec<ContainerId>,
@@ -486,10 +486,18 @@ impl Cluster {
         // The oldest keeps its name's number.
         fresh.sort_by(|(a, _), (b, _)| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
         for (container, service) in fresh {
-            let ours =
-                container.ordinal.map(|ordinal| ContainerKey { instance, service, ordinal }).filter(|key| {
-                    self.operations.get(key).is_some_and(|operation| operation.kind == Kind::Start)
-                });
+            let ours = match container.ordinal {
+                Some(ordinal) => {
+                    let key = ContainerKey { instance, service, ordinal };
+                    Some(key).filter(|key| self.awaits(key))
+                }
+                // An engine that knows no numbers: it is one of those that are being started. Which one, its end
+                // will tell.
+                None => self
+                    .on(instance)
+                    .map(|(key, _)| *key)
+                    .find(|key| key.service == service && self.awaits(key)),
+            };
             // What is being started has its number; a leftover of the same name has to give it up.
             if let Some(key) = ours
                 && taken.contains(&(service, key.ordinal))
@@ -499,7 +507,11 @@ impl Cluster {
                 self.renumber(key, &container.id, other);
                 taken.remove(&(service, key.ordinal));
             }
-            let own = container.ordinal.filter(|&ordinal| !taken.contains(&(service, ordinal)));
+            if let Some(operation) = ours.and_then(|key| self.operations.get_mut(&key)) {
+                operation.container = Some(container.id.clone());
+            }
+            let own = ours.map(|key| key.ordinal).or(container.ordinal);
+            let own = own.filter(|&ordinal| !taken.contains(&(service, ordinal)));
             let ordinal = own.unwrap_or_else(|| free_from_the_top(&taken, service));
             taken.insert((service, ordinal));
             let memory = Memory {
@@ -593,19 +605,17 @@ impl Cluster {
 
     /// Gives up operations of unknown outcome about which this observation tells.
     fn settle(&mut self, instance: InstanceId, observed: &Observed, places: &[usize], now: Millis) {
-        let shown: HashSet<ContainerKey> = places
-            .iter()
-            .filter_map(|&place| self.key(instance, &observed.observation.containers[place]))
-            .collect();
+        let shown: HashSet<&ContainerId> =
+            places.iter().map(|&place| &observed.observation.containers[place].id).collect();
         let settled: Vec<ContainerKey> = self
             .on(instance)
-            .filter(|(key, operation)| {
+            .filter(|(_, operation)| {
                 operation.unknown.is_some_and(|unknown| {
                     observed.began > unknown.order
                         && (operation.kind != Kind::Start
                             || operation.idempotent
                             || now >= unknown.settled_at
-                            || shown.contains(key))
+                            || operation.container.as_ref().is_some_and(|id| shown.contains(id)))
                 })
             })
             .map(|(&key, _)| key)
@@ -615,9 +625,9 @@ impl Cluster {
         }
     }
 
-    fn key(&self, instance: InstanceId, container: &ObservedContainer) -> Option<ContainerKey> {
-        let ordinal = self.memories.get(&container.id)?.ordinal;
-        Some(ContainerKey { instance, service: self.state.service_id(&container.service)?, ordinal })
+    /// Whether that is being started, and nothing has appeared yet that is taken for it.
+    fn awaits(&self, key: &ContainerKey) -> bool {
+        self.operations.get(key).is_some_and(|it| it.kind == Kind::Start && it.container.is_none())
     }
 
     fn on(&self, instance: InstanceId) -> impl Iterator<Item = (&ContainerKey, &InFlight)> {
@@ -669,7 +679,7 @@ impl Cluster {
         let operation = InFlight {
             id,
             kind,
-            container,
+            container: if kind == Kind::Start { None } else { container },
             room_since: (starts && after.is_empty()).then_some(now),
             left: (starts && !after.is_empty()).then_some(sender),
             after,
@@ -738,10 +748,15 @@ impl Cluster {
         };
         let Some(container) = started.or(operation.container) else { return };
         if effect == Effect::Started {
-            // The engine made a new one beside a leftover of the same key.
-            let taken = self.containers_on(key.instance).iter().map(|known| known.container.key);
-            let taken = taken.map(|other| (other.service, other.ordinal)).collect();
-            self.renumber(key, &container, free_from_the_top(&taken, key.service));
+            // Whatever else has its number gives it up: a leftover beside which the engine has made a new one, or
+            // one of several that are being started and had been taken for this one.
+            let other = self.memories.get(&container).map(|memory| memory.ordinal);
+            let other = other.filter(|&ordinal| ordinal != key.ordinal).unwrap_or_else(|| {
+                let taken = self.containers_on(key.instance).iter().map(|known| known.container.key);
+                let taken = taken.map(|other| (other.service, other.ordinal)).collect();
+                free_from_the_top(&taken, key.service)
+            });
+            self.renumber(key, &container, other);
             let memory = self.memories.entry(container.clone()).or_insert(Memory {
                 ordinal: key.ordinal,
                 phase: Phase::Starting,
@@ -753,6 +768,7 @@ impl Cluster {
                 ended: false,
                 starting_until: None,
             });
+            memory.ordinal = key.ordinal;
             if !memory.ran && memory.phase != Phase::Exited {
                 memory.alive_since.get_or_insert(now);
                 memory.start_from = operation.room_since.or(Some(operation.issued_at));
@@ -852,7 +868,14 @@ impl Cluster {
                 Kind::Remove => Operation::Remove,
             };
             match list.binary_search_by_key(&key, |known| known.container.key) {
-                Ok(at) => list[at].container.operation = Some(shown),
+                Ok(at) => {
+                    let container = &mut list[at].container;
+                    if operation.kind == Kind::Start && container.phase == Phase::Exited {
+                        // An earlier one of its name, in whose place the engine will put the new one.
+                        container.phase = Phase::Created;
+                    }
+                    container.operation = Some(shown);
+                }
                 Err(_) if operation.kind == Kind::Start => coming.push(Known {
                     container: Container {
                         key,

@@ -41,7 +41,8 @@ fn it_converges_from_any_state() {
                 scene.engine().place(labels, ordinal, Resources::ONE_SLOT, phase);
             }
             let strays = scene.engine().containers().iter().filter(on_4).count();
-            let demand = random.random_range(0..=9);
+            // Not nine: nothing less important would be there to make room for the successor of an outdated one.
+            let demand = random.random_range(0..=8);
             scene.board.set("priority1", demand);
             let running = scene.start();
             running.until_success(20_000, demand, 9 - demand).await;
