@@ -1,6 +1,6 @@
 //! Metrics in the Prometheus text format. Services record through the `metrics` facade.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -15,7 +15,7 @@ pub const SECONDS_BUCKETS: [f64; 20] = [
 /// Histograms hold each sample until it is sorted into its bucket; this bounds how many.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-static INSTALLED: OnceLock<MetricsHandle> = OnceLock::new();
+static INSTALLED: Mutex<Option<MetricsHandle>> = Mutex::new(None);
 
 /// Renders what has been recorded. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,12 +41,15 @@ impl MetricsHandle {
 ///
 /// Fails when something else has taken the process's recorder.
 pub fn install() -> Result<MetricsHandle, BuildError> {
-    if let Some(handle) = INSTALLED.get() {
+    // Held throughout: of two callers at once the second would find the recorder taken.
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
         .install_recorder()
         .map(MetricsHandle)?;
-    Ok(INSTALLED.get_or_init(|| handle).clone())
+    *installed = Some(handle.clone());
+    Ok(handle)
 }

@@ -67,9 +67,10 @@ pub struct StreamLimits {
 }
 
 impl Default for StreamLimits {
-    /// 256 readers, 20 events a second, a heartbeat after 15 s.
+    /// 256 readers, 20 events a second, a heartbeat after 2 s: readers that miss two of
+    /// them may take the stream for dead.
     fn default() -> Self {
-        Self { readers_max: 256, interval_min: Duration::from_millis(50), heartbeat: Duration::from_secs(15) }
+        Self { readers_max: 256, interval_min: Duration::from_millis(50), heartbeat: Duration::from_secs(2) }
     }
 }
 
