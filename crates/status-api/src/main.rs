@@ -22,8 +22,6 @@ use tokio::net::TcpListener;
 
 /// From asking for the scheduler's stream to its first event, which it sends at once.
 const FIRST_EVENT_MAX: Duration = Duration::from_secs(2);
-/// A proxy between here and a browser may cut connections that are silent for longer.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The live page of Force12 and what people and browsers use of it.
 #[derive(Debug, Parser)]
@@ -111,8 +109,7 @@ async fn serve(settings: Settings, operator: Operator) -> anyhow::Result<()> {
         follow::follow(Http::new(client, stream), &followed, limits, rand::random::<f64>, until).await;
     });
 
-    let stream_limits = StreamLimits { heartbeat: HEARTBEAT, ..StreamLimits::default() };
-    let streams = Streams::new(hub.messages(), shutdown.clone(), stream_limits);
+    let streams = Streams::new(hub.messages(), shutdown.clone(), StreamLimits::default());
     let app = App { hub, streams, history: ring, clock, scheduler, demand };
     let router = status_api::http::router(app, &operator, readiness, metrics);
     service_kit::http::serve(listener, router, shutdown, service_kit::http::Limits::default())
