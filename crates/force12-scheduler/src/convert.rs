@@ -26,8 +26,8 @@ pub fn snapshot(view: &View) -> Snapshot {
         blocked_by: codes(&view.blocked_by),
         summary: summary(view),
         capacity: resources(view.capacity),
-        usable_capacity: resources(view.usable_capacity),
-        used: used(view.used, view.capacity),
+        usable_capacity: part(view.usable_capacity, view.capacity),
+        used: part(view.used, view.capacity),
         services: view.services.iter().map(service).collect(),
         instances: view.instances.iter().map(|view| instance(view)).collect(),
         reaction: latency(view.reaction),
@@ -79,7 +79,7 @@ pub fn instance(view: &InstanceView) -> InstanceSnapshot {
         reason: view.reason.clone(),
         since: timestamp(view.since),
         capacity: resources(view.capacity),
-        used: used(view.used, view.capacity),
+        used: part(view.used, view.capacity),
         container_count: count(view.containers.len()),
         containers: view.containers.iter().map(container).collect(),
     }
@@ -159,13 +159,13 @@ fn not_done(view: &NotDoneView) -> wire::DecisionNotDone {
     }
 }
 
-/// What is taken of a capacity: a dimension in which there is no limit is left out.
-fn used(used: planner::Resources, capacity: planner::Resources) -> Resources {
-    let counted = |used, capacity| (capacity != planner::Resources::UNLIMITED).then_some(used);
+/// A part of a capacity: a dimension in which that has no limit is left out.
+fn part(part: planner::Resources, capacity: planner::Resources) -> Resources {
+    let counted = |part, capacity| (capacity != planner::Resources::UNLIMITED).then_some(part);
     Resources {
-        slots: used.slots,
-        cpu_millis: counted(used.cpu_millis, capacity.cpu_millis),
-        memory_mib: counted(used.memory_mib, capacity.memory_mib),
+        slots: part.slots,
+        cpu_millis: counted(part.cpu_millis, capacity.cpu_millis),
+        memory_mib: counted(part.memory_mib, capacity.memory_mib),
     }
 }
 

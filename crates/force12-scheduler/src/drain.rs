@@ -21,15 +21,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a running scheduler may take to say that it is one.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What was left when the time was over.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Left {
-    /// The engine.
-    pub engine: String,
-    /// Why.
-    pub reason: String,
-}
-
 /// Whether a scheduler of this cluster answers where this configuration listens.
 pub async fn is_running(settings: &Settings, client: &reqwest::Client) -> bool {
     let mut address = settings.listen;
@@ -44,13 +35,14 @@ pub async fn is_running(settings: &Settings, client: &reqwest::Client) -> bool {
 }
 
 /// Empties every engine, each by itself, so that one that hangs delays no other. `tell` is given a line for each
-/// container that goes. Returns how many went, and what is left after `limit`.
+/// container that goes. Returns how many went, and of each
+/// engine that is not empty after `limit`, why.
 pub async fn drain(
     settings: &Settings,
     drivers: Vec<Arc<dyn Driver>>,
     limit: Duration,
     tell: impl Fn(String) + Copy,
-) -> (usize, Vec<Left>) {
+) -> (usize, Vec<String>) {
     let graces: BTreeMap<&str, u64> = settings
         .controller
         .services
@@ -61,11 +53,9 @@ pub async fn drain(
     let engines = drivers.iter().map(|driver| empty(&**driver, &graces, deadline, tell));
     let mut removed = 0;
     let mut left = Vec::new();
-    for (driver, (count, outcome)) in drivers.iter().zip(future::join_all(engines).await) {
+    for (count, outcome) in future::join_all(engines).await {
         removed += count;
-        if let Err(reason) = outcome {
-            left.push(Left { engine: driver.name().to_owned(), reason });
-        }
+        left.extend(outcome.err());
     }
     (removed, left)
 }
@@ -119,7 +109,7 @@ async fn empty(
         }
     };
     let ended = timeout_at(deadline, work).await;
-    let outcome = ended.map_err(|_| last_error.unwrap_or_else(|| "the time was over".to_owned()));
+    let outcome = ended.map_err(|_| last_error.unwrap_or_else(|| format!("{} is slow", driver.name())));
     (removed, outcome)
 }
 

@@ -118,8 +118,8 @@ async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<
     }
     let drivers = Connections::default().changed_to(settings, &client).drivers().collect();
     let (removed, left) = drain::drain(settings, drivers, limit, |line| println!("{line}")).await;
-    for left in &left {
-        eprintln!("error: {} is not empty: {}", left.engine, left.reason);
+    for reason in &left {
+        eprintln!("error: not empty: {reason}");
     }
     anyhow::ensure!(left.is_empty(), "gave up after {} ms; run it again", limit.as_millis());
     println!("cluster {} is empty: {removed} stopped and removed", settings.controller.cluster);
