@@ -124,13 +124,12 @@ impl Reload {
     }
 }
 
-/// What is bound or read once, at the start.
+/// Refuses changes to what is bound or read once, at the start.
 fn needs_no_restart(before: &Settings, after: &Settings) -> Result<(), String> {
     let changed: Vec<&str> = [
         ("listen", before.listen != after.listen),
         ("token_file", before.token_file != after.token_file),
         ("allowed_hosts", before.allowed_hosts != after.allowed_hosts),
-        ("start_hold_ms", before.controller.start_hold_ms != after.controller.start_hold_ms),
     ]
     .into_iter()
     .filter_map(|(key, changed)| changed.then_some(key))
@@ -142,4 +141,122 @@ fn needs_no_restart(before: &Settings, after: &Settings) -> Result<(), String> {
         "{} cannot change while the scheduler runs; restart it, or take the change back",
         changed.join(" and ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use controller::{Clock, Controller, Parts};
+
+    use super::*;
+
+    const CONFIG: &str = r#"cluster = "reload-test"
+
+[[instance]]
+name = "instance-1"
+engine = "unix:///nonexistent/docker.sock"
+capacity = { slots = 3 }
+
+[[service]]
+name = "batch"
+priority = 2
+image = "example/batch"
+fill = true
+"#;
+
+    /// What runs by a file that says `CONFIG`, on an engine that is not there.
+    fn running(path: &Path) -> Reload {
+        std::fs::write(path, CONFIG).unwrap();
+        let settings = config::load(path, &|_| None).unwrap().settings;
+        let client = crate::demand::client().unwrap();
+        let connections = Connections::default().changed_to(&settings, &client);
+        let (controller, handle) = Controller::new(Parts {
+            settings: settings.controller.clone(),
+            engines: connections.engines(),
+            clock: Clock::system(),
+            seed: 12,
+            epoch: "test".to_owned(),
+        })
+        .unwrap();
+        tokio::spawn(controller.run());
+        let stamp = Stamp::of(path);
+        Reload {
+            path: path.to_owned(),
+            stamp,
+            connections,
+            client,
+            handle,
+            settings: watch::Sender::new(settings),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_applied_whole_or_not_at_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut reload = running(file.path());
+        let slots = |reload: &Reload| reload.settings.borrow().controller.instances[0].capacity.slots;
+        let write = |from: &str, to: &str| std::fs::write(file.path(), CONFIG.replace(from, to)).unwrap();
+
+        assert!(!reload.apply().await.unwrap(), "the same is no change");
+        std::fs::write(file.path(), format!("# a remark\n{CONFIG}")).unwrap();
+        assert!(!reload.apply().await.unwrap(), "nor is a remark");
+
+        write("slots = 3", "slots = 2");
+        let driver = reload.connections.drivers().next().unwrap();
+        assert!(reload.apply().await.unwrap());
+        assert_eq!(slots(&reload), 2);
+        let capacity = reload.handle.view().instances[0].capacity.slots;
+        assert_eq!(capacity, 2, "the controller has it");
+        let another = reload.connections.drivers().next().unwrap();
+        assert!(!std::sync::Arc::ptr_eq(&driver, &another), "its driver knows the new capacity");
+
+        for (from, to, expected) in [
+            ("slots = 3", "slots = 0", "capacity.slots: 0 is out of range"),
+            ("fill = true", "fil = true", "did you mean `fill`"),
+            ("priority = 2", "priority = [", "config "),
+            (
+                "cluster = \"reload-test\"",
+                "cluster = \"reload-test\"\nlisten = \"127.0.0.1:1\"",
+                "listen cannot change",
+            ),
+            ("cluster = \"reload-test\"", "cluster = \"another\"", "the cluster's name cannot change"),
+        ] {
+            write(from, to);
+            let refused = reload.apply().await.unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+            assert_eq!(slots(&reload), 2, "what was there holds");
+        }
+        std::fs::remove_file(file.path()).unwrap();
+        assert!(reload.apply().await.unwrap_err().to_string().contains("cannot be read"));
+
+        write("slots = 3", "slots = 1");
+        assert!(reload.apply().await.unwrap(), "mended, it is applied");
+        assert_eq!(slots(&reload), 1);
+    }
+
+    #[tokio::test]
+    async fn what_stays_the_same_goes_on_undisturbed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut reload = running(file.path());
+        let driver = reload.connections.drivers().next().unwrap();
+        std::fs::write(file.path(), CONFIG.replace("priority = 2", "priority = 3")).unwrap();
+        assert!(reload.apply().await.unwrap());
+        let same = reload.connections.drivers().next().unwrap();
+        assert!(std::sync::Arc::ptr_eq(&driver, &same));
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_another_is_noticed() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("a.toml");
+        assert_eq!(Stamp::of(&path), None);
+        std::fs::write(&path, CONFIG).unwrap();
+        let first = Stamp::of(&path);
+        assert!(first.is_some() && first == Stamp::of(&path));
+        let other = directory.path().join("b.toml");
+        std::fs::write(&other, CONFIG).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_ne!(Stamp::of(&path), first, "of the same length, and perhaps of the same moment");
+    }
 }

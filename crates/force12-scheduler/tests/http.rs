@@ -87,7 +87,7 @@ impl Api {
         let router = http::router(handle.clone(), &operator, shutdown.clone());
         let mut views = handle.views();
         let settled = views.wait_for(|view| view.success);
-        tokio::time::timeout(Duration::from_secs(600), settled).await.expect("it settles").unwrap();
+        tokio::time::timeout(Duration::from_mins(10), settled).await.expect("it settles").unwrap();
         Self { router, handle, shutdown }
     }
 
