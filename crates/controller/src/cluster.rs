@@ -485,18 +485,40 @@ impl Cluster {
         }
         // The oldest keeps its name's number.
         fresh.sort_by(|(a, _), (b, _)| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        // On an engine that knows no numbers, the youngest are those that are being started. While one of these
+        // starts has not ended, nobody knows which is which: they stay out, and their operations stand for them.
+        let mut young: HashMap<ServiceId, (usize, Vec<ContainerKey>)> = HashMap::new();
+        for (container, service) in &fresh {
+            if container.ordinal.is_none() {
+                young.entry(*service).or_default().0 += 1;
+            }
+        }
+        for (service, (nameless, awaited)) in &mut young {
+            awaited.extend(
+                self.on(instance)
+                    .map(|(key, _)| *key)
+                    .filter(|key| key.service == *service && self.awaits(key)),
+            );
+            // The oldest of them, if there are more than are being started, are somebody else's doing.
+            *nameless = nameless.saturating_sub(awaited.len());
+        }
         for (container, service) in fresh {
-            let ours = match container.ordinal {
-                Some(ordinal) => {
+            let ours = match (container.ordinal, young.get_mut(&service)) {
+                (Some(ordinal), _) => {
                     let key = ContainerKey { instance, service, ordinal };
                     Some(key).filter(|key| self.awaits(key))
                 }
-                // An engine that knows no numbers: it is one of those that are being started. Which one, its end
-                // will tell.
-                None => self
-                    .on(instance)
-                    .map(|(key, _)| *key)
-                    .find(|key| key.service == service && self.awaits(key)),
+                (None, Some((older, _))) if *older > 0 => {
+                    *older -= 1;
+                    None
+                }
+                (None, Some((_, awaited))) => {
+                    if awaited.iter().any(|key| self.operations[key].unknown.is_none()) {
+                        continue;
+                    }
+                    awaited.pop()
+                }
+                (None, None) => None,
             };
             // What is being started has its number; a leftover of the same name has to give it up.
             if let Some(key) = ours
@@ -607,14 +629,20 @@ impl Cluster {
     fn settle(&mut self, instance: InstanceId, observed: &Observed, places: &[usize], now: Millis) {
         let shown: HashSet<&ContainerId> =
             places.iter().map(|&place| &observed.observation.containers[place].id).collect();
+        // Of these, what is there and what is not cannot be told yet (see `number`).
+        let undecided: HashSet<ServiceId> = self
+            .on(instance)
+            .filter(|(key, operation)| operation.unknown.is_none() && self.awaits(key))
+            .map(|(key, _)| key.service)
+            .collect();
         let settled: Vec<ContainerKey> = self
             .on(instance)
-            .filter(|(_, operation)| {
+            .filter(|(key, operation)| {
                 operation.unknown.is_some_and(|unknown| {
                     observed.began > unknown.order
                         && (operation.kind != Kind::Start
                             || operation.idempotent
-                            || now >= unknown.settled_at
+                            || (now >= unknown.settled_at && !undecided.contains(&key.service))
                             || operation.container.as_ref().is_some_and(|id| shown.contains(id)))
                 })
             })

@@ -38,6 +38,9 @@ const OPERATIONS_MAX: usize = 4_096;
 /// this when it is read.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(5);
 
+/// Time alone wakes the loop no sooner than this after a pass: moments are told in milliseconds.
+const TIMER_SPACING: Duration = Duration::from_millis(1);
+
 /// Everything that a controller touches.
 pub struct Parts {
     /// What is wanted.
@@ -50,6 +53,17 @@ pub struct Parts {
     pub seed: u64,
     /// Differs with each start; shown in every view.
     pub epoch: String,
+}
+
+/// How far the loop is in getting to know what is there, once, before it plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adoption {
+    /// Not every engine has been observed, or is lost.
+    Observing,
+    /// What was found half made has been told to go.
+    Clearing,
+    /// Everything that runs is known, as far as engines answer: planning goes on.
+    Done,
 }
 
 /// The control loop. [`Controller::run`] is the whole of it: dropping that future ends every task of it at once,
@@ -77,10 +91,7 @@ pub struct Controller {
     /// The last plan's, to see whether the next has anything new to say.
     not_done: Vec<NotDone>,
     operations_begun: u64,
-    /// Everything that runs is known, as far as engines answer: planning goes on.
-    ready: bool,
-    /// What was found half made has been told to go.
-    swept: bool,
+    adoption: Adoption,
     draining: bool,
     shutdown_at: Option<Instant>,
     /// The settings or the standing of an instance may have changed.
@@ -125,8 +136,7 @@ impl Controller {
             stops: Latency::default(),
             not_done: Vec::new(),
             operations_begun: 0,
-            ready: false,
-            swept: false,
+            adoption: Adoption::Observing,
             draining: false,
             shutdown_at: None,
             judge_again: true,
@@ -189,13 +199,13 @@ impl Controller {
         self.tell_backoffs();
         self.follow_rises(now);
 
-        if !self.ready && self.shutdown_at.is_none() {
+        if self.adoption != Adoption::Done && self.shutdown_at.is_none() {
             self.adopt(woken_by, now);
             merged.extend(self.cluster.merge(now));
         }
         let mut plan = Plan::default();
         let mut success = planner::Success { success: false, blocked_by: vec!["observing"] };
-        if self.ready {
+        if self.adoption == Adoption::Done {
             let planned_at = Instant::now();
             plan = planner::plan(self.cluster.state(), now);
             let plan_micros = u64::try_from(planned_at.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -211,9 +221,10 @@ impl Controller {
 
         let settled = self.cluster.state().fill_hold_until();
         let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled)];
-        let mut wake_at = Instant::now() + LOOK_AT_LEAST_EVERY;
+        let looked_at = Instant::now();
+        let mut wake_at = looked_at + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {
-            wake_at = wake_at.min(self.clock.instant(moment));
+            wake_at = wake_at.min(self.clock.instant(moment).max(looked_at + TIMER_SPACING));
         }
         self.shutdown_at.map_or(wake_at, |at| wake_at.min(at))
     }
@@ -530,8 +541,10 @@ impl Controller {
         if self.not_observed().is_some() {
             return;
         }
-        let half_made = if self.swept { Vec::new() } else { self.cluster.half_made() };
-        self.swept = true;
+        let half_made = match self.adoption {
+            Adoption::Observing => self.cluster.half_made(),
+            Adoption::Clearing | Adoption::Done => Vec::new(),
+        };
         if !half_made.is_empty() {
             let sequence = lock(&self.shared.decisions).next_sequence();
             let mut actions = Vec::new();
@@ -542,12 +555,13 @@ impl Controller {
             self.record(woken_by, 0, actions, &Plan::default(), now);
         }
         // As long as fill waits in any case, and no longer: an engine may have hung meanwhile.
-        self.ready = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();
+        let over = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();
+        self.adoption = if over { Adoption::Done } else { Adoption::Clearing };
     }
 
     /// Why nothing can be planned yet.
     fn not_ready(&self) -> Option<String> {
-        if self.ready {
+        if self.adoption == Adoption::Done {
             return None;
         }
         Some(self.not_observed().unwrap_or_else(|| "waiting for what was found half made to go".to_owned()))

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use controller::{ActionOutcome, DecisionQuery, ServiceSettings};
 use driver::{ContainerSpec, Generation};
-use driver_testkit::sim::{Behaviour, Call, Fault, FaultKind, FaultRates, Happening, Labels, Outage};
+use driver_testkit::sim::{
+    Behaviour, Call, Fault, FaultKind, FaultRates, Happening, Labels, Outage, SimContainerView,
+};
 use planner::{InstanceState, Phase, Resources, Service};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -40,7 +42,7 @@ fn it_converges_from_any_state() {
                     Labels { cluster: CLUSTER.to_owned(), service: service.to_owned(), instance, generation };
                 scene.engine().place(labels, ordinal, Resources::ONE_SLOT, phase);
             }
-            let strays = scene.engine().containers().iter().filter(on_4).count();
+            let strays = scene.engine().containers().iter().filter(|it| on_4(it)).count();
             // Not nine: nothing less important would be there to make room for the successor of an outdated one.
             let demand = random.random_range(0..=8);
             scene.board.set("priority1", demand);
@@ -55,13 +57,13 @@ fn it_converges_from_any_state() {
                 })
                 .await;
             assert_eq!(view.instances[0].strays.len(), strays);
-            assert_eq!(scene.engine().containers().iter().filter(on_4).count(), strays);
+            assert_eq!(scene.engine().containers().iter().filter(|it| on_4(it)).count(), strays);
             scene.assert_sound();
         });
     }
 }
 
-fn on_4(container: &&driver_testkit::sim::SimContainerView) -> bool {
+fn on_4(container: &SimContainerView) -> bool {
     container.subject.labels.as_ref().is_some_and(|labels| labels.instance == "instance-4")
 }
 
@@ -89,7 +91,9 @@ async fn rough(seed: u64, idempotent: bool) {
     running.until_success(60_000, demand, 9 - demand).await;
     let history = scene.engine().history();
     assert!(history.over_capacity().is_empty(), "{:?}", history.over_capacity());
-    assert!(history.duplicates().is_empty(), "{:?}", history.duplicates());
+    // An engine that knows no numbers cannot tell which of several lost starts it was that it has done, so a number
+    // may be asked for again while its first bearer runs under another's. What counts there is the room.
+    assert!(!idempotent || history.duplicates().is_empty(), "{:?}", history.duplicates());
     assert!(history.others_touched(CLUSTER).is_empty());
 }
 
