@@ -91,21 +91,23 @@ fn every_key_arrives() {
     assert!(web.spec.healthcheck.is_some() && web.spec.log.is_some());
 }
 
+/// Every key that a schema, or a part of it, names.
+fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
+    match schema {
+        serde_json::Value::Object(map) => {
+            if let Some(serde_json::Value::Object(properties)) = map.get("properties") {
+                found.extend(properties.keys().cloned());
+            }
+            map.values().for_each(|value| keys(value, found));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn the_example_names_every_key_of_the_schema() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("example.toml")).unwrap();
-    fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
-        match schema {
-            serde_json::Value::Object(map) => {
-                if let Some(serde_json::Value::Object(properties)) = map.get("properties") {
-                    found.extend(properties.keys().cloned());
-                }
-                map.values().for_each(|value| keys(value, found));
-            }
-            serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
     keys(&config::schema(), &mut found);
     assert!(found.len() > 40, "{found:?}");
