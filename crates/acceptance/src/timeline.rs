@@ -178,17 +178,14 @@ impl Timeline {
     }
 
     /// The ends of a service's containers that left fewer running than `least` says for that moment.
-    pub fn stopped_below(&self, service: &str, least: impl Fn(Nanos) -> i64) -> Vec<String> {
+    pub fn stopped_below(&self, service: &str, least: impl Fn(Nanos) -> i64) -> Vec<Breach> {
         let running = self.running_of(service);
         let mut found = Vec::new();
         for end in self.of("die").filter(|end| end.service == service) {
             let (left, least) = (running.at(end.at), least(end.at));
             if left < least {
-                let at = moment(end.at);
-                found.push(format!(
-                    "at {at} {} ended and left {left} of {service}; {least} were wanted",
-                    end.name
-                ));
+                let seen = format!("{} ended and left {left} of {service}; {least} were wanted", end.name);
+                found.push(Breach { from: end.at, to: end.at, seen });
             }
         }
         found

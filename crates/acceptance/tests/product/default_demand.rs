@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use acceptance::observer::now_ns;
 use acceptance::stack::{FILL, IMPORTANT, Options, SLOTS, Stack};
-use acceptance::timeline::{Breach, Nanos, Timeline};
+use acceptance::timeline::{Nanos, Timeline};
 
-use crate::{FALL_GRACE_NS, RECEIPT_LAG_NS, seed};
+use crate::{FALL_GRACE_NS, RECEIPT_LAG_NS, lines, seed};
 
 /// From the start of the services to the first success.
 const FIRST_SUCCESS_BOUND: Duration = Duration::from_secs(15);
@@ -40,12 +40,11 @@ async fn default_demand_is_met_and_nothing_is_overdone() {
     );
 
     let overdone = Timeline::more_than_wanted(&important, &wanted, FALL_GRACE_NS, from, to);
-    let overdone: Vec<String> = overdone.iter().map(Breach::to_string).collect();
-    assert!(overdone.is_empty(), "more of {IMPORTANT} than was wanted:\n{}", overdone.join("\n"));
+    assert!(overdone.is_empty(), "more of {IMPORTANT} than was wanted:\n{}", lines(&overdone));
     let lately = |at| (at - FALL_GRACE_NS, at + RECEIPT_LAG_NS);
     let mut stopped = seen.stopped_below(IMPORTANT, |at| wanted.min_in(lately(at).0, lately(at).1));
     stopped.extend(seen.stopped_below(FILL, |at| SLOTS - wanted.max_in(lately(at).0, lately(at).1)));
-    assert!(stopped.is_empty(), "stopped what was wanted:\n{}", stopped.join("\n"));
+    assert!(stopped.is_empty(), "stopped what was wanted:\n{}", lines(&stopped));
     assert!(changes > 0, "demand never changed, so this shows nothing");
     assert!(fraction >= SUCCESS_LEAST, "success {:.2} % of the time", fraction * 100.0);
 }

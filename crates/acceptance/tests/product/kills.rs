@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use acceptance::observer::now_ns;
 use acceptance::stack::{FILL, IMPORTANT, Options, SLOTS, Stack};
-use acceptance::timeline::{Breach, MS, Nanos, Timeline};
+use acceptance::timeline::{MS, Nanos, Timeline, moment};
+use api_types::decision::Decisions;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{BOUND, FALL_GRACE_NS, RECEIPT_LAG_NS, seed};
+use crate::{BOUND, FALL_GRACE_NS, RECEIPT_LAG_NS, lines, seed};
 
 /// Milliseconds between two steps of demand: as quick as leaves time for success in between.
 const INTERVAL_MS: u64 = 1_000;
@@ -17,6 +18,8 @@ const INTERVAL_MS: u64 = 1_000;
 struct Outage {
     killed: Nanos,
     regained: Nanos,
+    /// What the scheduler decided after its start, to be read if something is wrong.
+    decisions: Decisions,
 }
 
 #[tokio::test]
@@ -44,7 +47,9 @@ async fn a_killed_scheduler_adopts_what_runs() {
         stack.scheduler.start().await.unwrap();
         stack.scheduler.ready().await.unwrap();
         stack.observer.wait_for("success after a kill", BOUND, success).await.unwrap();
-        outages.push(Outage { killed, regained: now_ns() });
+        let regained = now_ns();
+        let decisions = stack.scheduler.get("/v1/decisions").await.unwrap();
+        outages.push(Outage { killed, regained, decisions });
     }
 
     let seen = stack.checked_timeline().await.unwrap();
@@ -69,10 +74,13 @@ async fn a_killed_scheduler_adopts_what_runs() {
     let ends = outages.iter().skip(1).map(|next| next.killed).chain([end]);
     for (outage, next) in outages.iter().zip(ends) {
         let most_wanted = wanted.max_in(outage.killed - FALL_GRACE_NS, outage.regained + RECEIPT_LAG_NS);
-        let breaches = Timeline::more_than(&running, most_wanted, outage.killed, outage.regained);
-        wrong.extend(breaches.iter().map(Breach::to_string));
-        let breaches = Timeline::more_than_wanted(&running, &wanted, FALL_GRACE_NS, outage.regained, next);
-        wrong.extend(breaches.iter().map(Breach::to_string));
+        wrong.extend(Timeline::more_than(&running, most_wanted, outage.killed, outage.regained));
+        wrong.extend(Timeline::more_than_wanted(&running, &wanted, FALL_GRACE_NS, outage.regained, next));
     }
-    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
+    for outage in &outages {
+        if wrong.iter().any(|breach| (outage.killed..=outage.regained).contains(&breach.from)) {
+            eprintln!("decided after the kill at {}: {:#?}", moment(outage.killed), outage.decisions);
+        }
+    }
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", lines(&wrong));
 }

@@ -24,3 +24,8 @@ fn seed() -> u64 {
     println!("FORCE12_ACCEPTANCE_SEED={seed}");
     seed
 }
+
+/// Each on a line of its own.
+fn lines(breaches: &[acceptance::timeline::Breach]) -> String {
+    breaches.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
