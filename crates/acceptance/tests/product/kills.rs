@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use acceptance::demand::DemandRecorder;
 use acceptance::observer::now_ns;
 use acceptance::stack::{FILL, IMPORTANT, Options, SLOTS, Stack};
 use acceptance::timeline::{MS, Nanos, Timeline, moment};
@@ -20,6 +21,16 @@ struct Outage {
     regained: Nanos,
     /// What the scheduler decided after its start, to be read if something is wrong.
     decisions: Decisions,
+}
+
+/// Waits for success, which comes with a change of what runs or of what is wanted.
+async fn regained(stack: &Stack, demand: &DemandRecorder, success: impl Fn(&Timeline) -> Option<()>) {
+    loop {
+        tokio::select! {
+            seen = stack.observer.wait_for("success", BOUND, &success) => return seen.unwrap(),
+            changed = demand.next_change(BOUND) => changed.unwrap(),
+        }
+    }
 }
 
 #[tokio::test]
@@ -46,9 +57,8 @@ async fn a_killed_scheduler_adopts_what_runs() {
         stack.scheduler.kill().await.unwrap();
         stack.scheduler.start().await.unwrap();
         stack.scheduler.ready().await.unwrap();
-        stack.observer.wait_for("success after a kill", BOUND, success).await.unwrap();
-        let regained = now_ns();
-        let decisions = stack.scheduler.get("/v1/decisions").await.unwrap();
+        tokio::time::timeout(BOUND, regained(&stack, &demand, success)).await.expect("success after a kill");
+        let (regained, decisions) = (now_ns(), stack.scheduler.get("/v1/decisions").await.unwrap());
         outages.push(Outage { killed, regained, decisions });
     }
 
