@@ -15,6 +15,7 @@ use std::sync::Arc;
 use driver::{ContainerId, ContainerSpec, Exit, Generation, ObservedContainer, Start, StopOptions};
 use planner::{
     Action, Container, ContainerKey, Delta, InstanceId, Millis, Operation, Phase, Service, ServiceId, State,
+    StopReason,
 };
 use tokio::sync::watch;
 
@@ -124,6 +125,8 @@ struct Memory {
     /// The engine would not remove it, because it is being started: it counts as that for so long, though an
     /// engine may say `created` until a container runs.
     starting_until: Option<Millis>,
+    /// Why it was last told to leave its room, and how.
+    leave: Option<(Kind, StopReason)>,
 }
 
 /// One container as it is known.
@@ -398,6 +401,8 @@ impl Cluster {
             .into_iter()
             .filter_map(|(id, fact)| Some((id, Fact { key: moved(fact.key)?, ..fact })))
             .collect();
+        // The reasons name services by their former ids.
+        self.memories.values_mut().for_each(|memory| memory.leave = None);
         self.dirty = self.state.instance_ids().collect();
     }
 
@@ -483,8 +488,12 @@ impl Cluster {
                 None => fresh.push((container, service)),
             }
         }
-        // The oldest keeps its name's number.
-        fresh.sort_by(|(a, _), (b, _)| (a.created_at_ms, &a.id).cmp(&(b.created_at_ms, &b.id)));
+        // The oldest keeps its name's number. Among those without one, what was left created by a start that has
+        // failed counts as older than what lives.
+        fresh.sort_by_key(|(container, _)| {
+            let lives = container.ordinal.is_none() && takes_room(container.phase);
+            (lives, container.created_at_ms, container.id.clone())
+        });
         // On an engine that knows no numbers, the youngest are those that are being started. While one of these
         // starts has not ended, nobody knows which is which: they stay out, and their operations stand for them.
         let mut young: HashMap<ServiceId, (usize, Vec<ContainerKey>)> = HashMap::new();
@@ -546,6 +555,7 @@ impl Cluster {
                 stop_asked: false,
                 ended: false,
                 starting_until: None,
+                leave: None,
             };
             self.memories.insert(container.id.clone(), memory);
         }
@@ -698,10 +708,11 @@ impl Cluster {
             Action::Freeze { .. } => (Kind::Freeze, Work::Freeze { id: container.clone()? }),
             Action::Remove { .. } => (Kind::Remove, Work::Remove { id: container.clone()? }),
         };
-        if kind == Kind::Stop
+        if let Action::Stop { reason, .. } | Action::Freeze { reason, .. } = action
             && let Some(memory) = container.as_ref().and_then(|id| self.memories.get_mut(id))
         {
-            memory.stop_asked = true;
+            memory.stop_asked = kind == Kind::Stop;
+            memory.leave = Some((kind, *reason));
         }
         let starts = matches!(kind, Kind::Start | Kind::Thaw);
         let operation = InFlight {
@@ -795,6 +806,7 @@ impl Cluster {
                 stop_asked: false,
                 ended: false,
                 starting_until: None,
+                leave: None,
             });
             memory.ordinal = key.ordinal;
             if !memory.ran && memory.phase != Phase::Exited {
@@ -832,6 +844,32 @@ impl Cluster {
         if let Some(memory) = container.and_then(|container| self.memories.get_mut(container)) {
             memory.starting_until = Some(until);
         }
+    }
+
+    /// Once more the actions by which containers were to leave their room, and did not, while a successor that was
+    /// asked for with them still waits.
+    pub(crate) fn again(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (key, operation) in &self.operations {
+            for id in &operation.after {
+                let victim =
+                    self.containers_on(key.instance).iter().find(|known| known.id.as_ref() == Some(id));
+                let Some(victim) = victim.filter(|known| known.container.phase != Phase::Stopping) else {
+                    continue;
+                };
+                let container = victim.container.key;
+                if self.operations.contains_key(&container) {
+                    continue;
+                }
+                let leave = self.memories.get(id).and_then(|memory| memory.leave);
+                actions.push(match leave {
+                    Some((Kind::Freeze, reason)) => Action::Freeze { container, reason },
+                    Some((_, reason)) => Action::Stop { container, reason },
+                    None => Action::Stop { container, reason: StopReason::Preempted { by: key.service } },
+                });
+            }
+        }
+        actions
     }
 
     /// Containers that were created, and of which it is not known whether somebody is starting them.
@@ -917,6 +955,16 @@ impl Cluster {
                 }),
                 // It was taken away by somebody else meanwhile.
                 Err(_) => {}
+            }
+        }
+        // The stop of a victim may have failed. While its successor waits it is on its way out all the same: it will
+        // be told again, and its room is promised.
+        let awaited: HashSet<&ContainerId> =
+            self.on(instance).flat_map(|(_, operation)| &operation.after).collect();
+        for known in &mut list {
+            if known.container.operation.is_none() && known.id.as_ref().is_some_and(|id| awaited.contains(id))
+            {
+                known.container.operation = Some(Operation::Stop);
             }
         }
         list.extend(coming);

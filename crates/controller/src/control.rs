@@ -684,7 +684,7 @@ impl Controller {
         let sequence = lock(&self.shared.decisions).next_sequence();
         let mut actions = Vec::new();
         let mut held: HashSet<ContainerKey> = HashSet::new();
-        for action in &plan.actions {
+        for action in self.cluster.again().iter().chain(&plan.actions) {
             let container = action.container();
             let held_back = self.cluster.operations_len() >= OPERATIONS_MAX
                 || self.holds.holds(container, action.kind(), now)
