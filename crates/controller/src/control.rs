@@ -90,6 +90,8 @@ pub struct Controller {
     stops: Latency,
     /// The last plan's, to see whether the next has anything new to say.
     not_done: Vec<NotDone>,
+    /// Services with stops that wait for what a predecessor may have asked for; see [`can_wait`].
+    stops_wait: BTreeSet<ServiceId>,
     operations_begun: u64,
     adoption: Adoption,
     draining: bool,
@@ -135,6 +137,7 @@ impl Controller {
             starts: Latency::default(),
             stops: Latency::default(),
             not_done: Vec::new(),
+            stops_wait: BTreeSet::new(),
             operations_begun: 0,
             adoption: Adoption::Observing,
             draining: false,
@@ -459,7 +462,6 @@ impl Controller {
             Err(error) => {
                 let words = error.to_string();
                 let name = self.cluster.state().describe(key);
-                tracing::warn!(container = name, action = kind.name(), error = words, "an action has failed");
                 let unknown = matches!(error, DriverError::OutcomeUnknown { .. });
                 let refused = matches!(error, DriverError::Rejected { .. } | DriverError::Unsupported { .. });
                 let runs = kind == Kind::Remove
@@ -469,7 +471,16 @@ impl Controller {
                         .container(key)
                         .is_some_and(|known| known.container.phase == Phase::Created);
                 if runs {
+                    // What was asked here is whether it is being started; this is an answer, not a failure.
+                    tracing::debug!(container = name, "a predecessor is starting it");
                     self.cluster.starts_after_all(operation, now.plus(self.settings.settle_ms));
+                } else {
+                    tracing::warn!(
+                        container = name,
+                        action = kind.name(),
+                        error = words,
+                        "an action has failed"
+                    );
                 }
                 if unknown {
                     self.cluster.unknown(operation, order, self.settings.settle_ms, now);
@@ -686,9 +697,13 @@ impl Controller {
         let mut held: HashSet<ContainerKey> = HashSet::new();
         for action in self.cluster.again().iter().chain(&plan.actions) {
             let container = action.container();
-            let held_back = self.cluster.operations_len() >= OPERATIONS_MAX
+            let waits = now < self.cluster.state().fill_hold_until() && can_wait(action);
+            if waits {
+                self.stops_wait.insert(container.service);
+            }
+            let held_back = waits
+                || self.cluster.operations_len() >= OPERATIONS_MAX
                 || self.holds.holds(container, action.kind(), now)
-                || (now < self.cluster.state().fill_hold_until() && can_wait(action))
                 || action.after().iter().any(|victim| held.contains(victim));
             if held_back {
                 held.insert(container);
@@ -864,6 +879,10 @@ impl Controller {
         }
         for (service, instance, row) in self.failures.rows().filter(|(_, _, row)| now < row.until) {
             add(service, format!("its starts on {instance} are held back, after failures: {}", row.reason));
+        }
+        for &service in &self.stops_wait {
+            let name = &state.service(service).name;
+            add(name, "its surplus stays until a predecessor's own stops must have shown".to_owned());
         }
         for (key, kind, row) in self.holds.reasons(now) {
             add(
