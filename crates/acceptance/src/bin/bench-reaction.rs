@@ -165,7 +165,7 @@ async fn reaction(stack: &Stack) -> Result<Round> {
     if stop.id != end.id || end.at > start.at {
         bail!("{} was started without waiting for the end of {}", start.name, stop.name);
     }
-    let decided = decided_at(stack, sent).await?;
+    let decided = decided_at(stack).await?;
     settle(stack, BASE + 1, &end.id).await?;
 
     let back = now_ns();
@@ -180,17 +180,14 @@ async fn reaction(stack: &Stack) -> Result<Round> {
     Ok(round(&[sent, decided, stop.at, end.at, start.at]))
 }
 
-/// When the scheduler decided on the start that followed `sent`; it tells milliseconds.
-async fn decided_at(stack: &Stack, sent: Nanos) -> Result<Nanos> {
+/// When the scheduler last decided to start one of the important service, in whole milliseconds by its own count
+/// from the clock that it read at its start: the stages beside it are as exact as that.
+async fn decided_at(stack: &Stack) -> Result<Nanos> {
     let decisions = stack.decisions(IMPORTANT, 10).await?.decisions;
-    let at = |ms: u64| Nanos::try_from(ms).unwrap_or(Nanos::MAX) * MS;
     let starts = |action: &DecisionAction| action.action == "start" && action.service == IMPORTANT;
-    decisions
-        .iter()
-        .filter(|decision| at(decision.decided_at.epoch_ms()) >= sent - MS)
-        .find(|decision| decision.actions.iter().any(starts))
-        .map(|decision| at(decision.decided_at.epoch_ms()))
-        .with_context(|| format!("no decision tells of the start: {decisions:#?}"))
+    let decision = decisions.iter().find(|decision| decision.actions.iter().any(starts));
+    let ms = decision.context("no decision tells of a start")?.decided_at.epoch_ms();
+    Ok(Nanos::try_from(ms)? * MS)
 }
 
 /// Waits until `important` run, the rest is filled, and what ended is removed: nothing is left to be done.
