@@ -91,7 +91,7 @@ pub struct Controller {
     /// The last plan's, to see whether the next has anything new to say.
     not_done: Vec<NotDone>,
     /// Services with stops that wait for what a predecessor may have asked for; see [`can_wait`].
-    stops_wait: BTreeSet<ServiceId>,
+    stops_wait: BTreeSet<Arc<str>>,
     operations_begun: u64,
     adoption: Adoption,
     draining: bool,
@@ -699,7 +699,7 @@ impl Controller {
             let container = action.container();
             let waits = now < self.cluster.state().fill_hold_until() && can_wait(action);
             if waits {
-                self.stops_wait.insert(container.service);
+                self.stops_wait.insert(Arc::clone(self.cluster.service_name(container.service)));
             }
             let held_back = waits
                 || self.cluster.operations_len() >= OPERATIONS_MAX
@@ -880,8 +880,7 @@ impl Controller {
         for (service, instance, row) in self.failures.rows().filter(|(_, _, row)| now < row.until) {
             add(service, format!("its starts on {instance} are held back, after failures: {}", row.reason));
         }
-        for &service in &self.stops_wait {
-            let name = &state.service(service).name;
+        for name in &self.stops_wait {
             add(name, "its surplus stays until a predecessor's own stops must have shown".to_owned());
         }
         for (key, kind, row) in self.holds.reasons(now) {
