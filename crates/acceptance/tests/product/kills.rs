@@ -15,6 +15,9 @@ use crate::{BOUND, FALL_GRACE_NS, RECEIPT_LAG_NS, lines, seed};
 /// Milliseconds between two steps of demand: as quick as leaves time for success in between.
 const INTERVAL_MS: u64 = 1_000;
 
+/// Milliseconds after a change of demand in which its swaps are under way.
+const SWAP_MS: u64 = 250;
+
 /// From a kill to the moment at which everything was right again.
 struct Outage {
     killed: Nanos,
@@ -49,10 +52,11 @@ async fn a_killed_scheduler_adopts_what_runs() {
     stack.observer.wait_for("the first success", BOUND, success).await.unwrap();
 
     let mut outages = Vec::new();
-    for _ in 0..kills {
+    for kill in 0..kills {
         demand.next_change(BOUND).await.unwrap();
-        // Not in place of a condition: the random moment.
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..INTERVAL_MS))).await;
+        // Not in place of a condition: the random moment. Every second one strikes while much is under way.
+        let within_ms = if kill % 2 == 0 { INTERVAL_MS } else { SWAP_MS };
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..within_ms))).await;
         let killed = now_ns();
         stack.scheduler.kill().await.unwrap();
         stack.scheduler.start().await.unwrap();
