@@ -6,8 +6,8 @@
 //! been promised at this moment: a start that needs more waits for containers that are leaving.
 
 use crate::model::{
-    Container, ContainerKey, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase, Resources,
-    ServiceId,
+    Container, ContainerKey, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase,
+    Resources, ServiceId,
 };
 use crate::reasons::{StartReason, StopReason};
 use crate::standing::Standing;
@@ -24,6 +24,8 @@ pub(crate) enum Fate {
     Thaws,
     /// A created one is used for a start.
     Used,
+    /// Its instance does not answer: it is not counted, and nothing is asked of it.
+    Lost,
 }
 
 /// A start or thaw that has been decided.
@@ -52,8 +54,14 @@ pub(crate) struct Spot {
     /// By position in [`State::containers_on`].
     pub(crate) fates: Vec<Fate>,
     pub(crate) arrivals: Vec<Arrival>,
-    pub(crate) frozen_count: u32,
-    pub(crate) frozen_memory_mib: u64,
+    pub(crate) frozen: Frozen,
+}
+
+/// What is frozen on an instance, or will be: the bounds for it are of the instance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Frozen {
+    pub(crate) count: u32,
+    memory_mib: u64,
 }
 
 /// One service's counts, over all instances that are not lost.
@@ -120,6 +128,19 @@ impl<'a> Board<'a> {
         (there + arriving) as u64
     }
 
+    /// What a frozen container of a service takes besides its memory while it ends: the engine resumes it to end it.
+    pub(crate) fn to_end(&self, service: ServiceId) -> Resources {
+        let request = self.request(service);
+        request.minus(request.when_frozen())
+    }
+
+    /// Whether a container may be told to go at this moment: a frozen one needs room to end in.
+    pub(crate) fn may_go_now(&self, instance: InstanceId, position: usize) -> bool {
+        let container = self.container(instance, position);
+        container.phase != Phase::Frozen
+            || self.to_end(container.key.service).fits(self.spots[instance.index()].free_now)
+    }
+
     /// Decides that a container gives up its room; `freeze` if it is suspended for that, not stopped.
     ///
     /// The engine resumes a frozen one to end it, so for that moment it takes a slot: what is free now must have it.
@@ -140,11 +161,9 @@ impl<'a> Board<'a> {
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.minus(gives);
         if freeze {
-            spot.frozen_count += 1;
-            spot.frozen_memory_mib += request.memory_mib;
+            spot.frozen.add(request);
         } else if standing == Standing::Frozen {
-            spot.frozen_count = spot.frozen_count.saturating_sub(1);
-            spot.frozen_memory_mib = spot.frozen_memory_mib.saturating_sub(request.memory_mib);
+            spot.frozen.take(request);
             spot.free_now = spot.free_now.minus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
@@ -166,11 +185,9 @@ impl<'a> Board<'a> {
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.plus(gives);
         if freeze {
-            spot.frozen_count -= 1;
-            spot.frozen_memory_mib -= request.memory_mib;
+            spot.frozen.take(request);
         } else if standing == Standing::Frozen {
-            spot.frozen_count += 1;
-            spot.frozen_memory_mib += request.memory_mib;
+            spot.frozen.add(request);
             spot.free_now = spot.free_now.plus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
@@ -186,8 +203,7 @@ impl<'a> Board<'a> {
         let mut needs = request;
         if let Some(position) = arrival.thaw {
             spot.fates[position] = Fate::Thaws;
-            spot.frozen_count = spot.frozen_count.saturating_sub(1);
-            spot.frozen_memory_mib = spot.frozen_memory_mib.saturating_sub(request.memory_mib);
+            spot.frozen.take(request);
             needs = request.minus(request.when_frozen());
         }
         spot.committed = spot.committed.plus(needs);
@@ -210,10 +226,7 @@ impl<'a> Board<'a> {
     /// Whether one more container of `service` may be frozen on the instance.
     pub(crate) fn may_freeze(&self, instance: InstanceId, service: ServiceId) -> bool {
         let bounds = self.state.instance(instance);
-        let spot = &self.spots[instance.index()];
-        spot.frozen_count < bounds.frozen_max
-            && spot.frozen_memory_mib.saturating_add(self.request(service).memory_mib)
-                <= bounds.frozen_memory_mib
+        self.spots[instance.index()].frozen.with(self.request(service)).within(bounds)
     }
 
     /// Whether a preempted container of the service is suspended where there is room for that.
@@ -224,15 +237,9 @@ impl<'a> Board<'a> {
 
     /// Until when starts of a service on an instance are held back, if they are.
     pub(crate) fn held_back(&self, service: ServiceId, instance: InstanceId) -> Option<Millis> {
-        self.state
-            .backoffs()
-            .iter()
-            .filter(|backoff| {
-                backoff.service == service && backoff.instance.is_none_or(|other| other == instance)
-            })
-            .map(|backoff| backoff.until)
-            .filter(|&until| until > self.now)
-            .max()
+        let everywhere = self.state.backoff(service, None);
+        let here = self.state.backoff(service, Some(instance));
+        everywhere.max(here).filter(|&until| until > self.now)
     }
 
     /// How long a container has run, in milliseconds: the work that would be lost with it.
@@ -249,9 +256,10 @@ impl Fate {
 }
 
 impl Tally {
-    /// How many more may be taken by others before the service falls below its target.
+    /// How many that run now may be taken by others before fewer than the target run: a successor that is
+    /// still on its way does not count yet.
     pub(crate) const fn surplus(&self) -> u32 {
-        self.kept.saturating_sub(self.limit)
+        self.running.saturating_sub(self.limit)
     }
 
     /// How many more may be taken by others before the service falls below its share.
@@ -300,8 +308,7 @@ impl Spot {
             leaving: Vec::new(),
             fates: Vec::with_capacity(containers.len()),
             arrivals: Vec::new(),
-            frozen_count: 0,
-            frozen_memory_mib: 0,
+            frozen: Frozen::default(),
         };
         let mut taken = Resources::ZERO;
         let mut waiting = Vec::new();
@@ -309,14 +316,14 @@ impl Spot {
             let service = container.key.service;
             let request = state.service(service).request;
             let standing = container.standing(left);
-            spot.fates.push(Fate::Stays(standing));
+            let fate = Fate::Stays(standing);
             let tally = &mut tallies[service.index()];
             if instance.state == InstanceState::Lost {
-                if matches!(standing, Standing::Settled | Standing::Busy | Standing::Waiting) {
-                    tally.on_lost += 1;
-                }
+                spot.fates.push(Fate::Lost);
+                tally.on_lost += u32::from(fate.is_kept());
                 continue;
             }
+            spot.fates.push(fate);
             taken = taken.plus(container.takes(standing, request));
             match standing {
                 Standing::Settled | Standing::Busy => {
@@ -334,12 +341,12 @@ impl Spot {
                     spot.committed = spot.committed.plus(request.minus(gives));
                     tally.leaving += 1;
                     if container.operation == Some(Operation::Freeze) {
-                        spot.count_frozen(request);
+                        spot.frozen.add(request);
                     }
                 }
                 Standing::Frozen => {
                     spot.committed = spot.committed.plus(request.when_frozen());
-                    spot.count_frozen(request);
+                    spot.frozen.add(request);
                 }
                 Standing::Orphan | Standing::Ended => {}
             }
@@ -371,9 +378,23 @@ impl Spot {
         }
         spot
     }
+}
 
-    fn count_frozen(&mut self, request: Resources) {
-        self.frozen_count += 1;
-        self.frozen_memory_mib += request.memory_mib;
+impl Frozen {
+    pub(crate) fn add(&mut self, request: Resources) {
+        *self = self.with(request);
+    }
+
+    pub(crate) fn take(&mut self, request: Resources) {
+        self.count -= 1;
+        self.memory_mib = self.memory_mib.saturating_sub(request.memory_mib);
+    }
+
+    pub(crate) const fn with(self, request: Resources) -> Self {
+        Self { count: self.count + 1, memory_mib: self.memory_mib.saturating_add(request.memory_mib) }
+    }
+
+    pub(crate) const fn within(self, instance: &Instance) -> bool {
+        self.count <= instance.frozen_max && self.memory_mib <= instance.frozen_memory_mib
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Container, ContainerKey, InstanceId, InstanceState, Millis, Resources, ServiceId, ServiceKind,
+    Container, ContainerKey, InstanceId, InstanceState, Millis, Phase, Resources, Service, ServiceId,
+    ServiceKind,
 };
 use crate::plan::{Action, Plan};
 use crate::reasons::StopReason;
@@ -108,7 +109,7 @@ pub fn demand_met(state: &State, plan: &Plan, now: Millis) -> Result<(), String>
             return Err(format!("{} runs {have} of {target}", service.name));
         }
         for instance in state.instance_ids() {
-            let room = room_beside(state, instance, service.priority);
+            let room = room_for(state, instance, service);
             if have < target
                 && state.instance(instance).state == InstanceState::Ready
                 && service.request.fits(room)
@@ -203,15 +204,19 @@ pub fn running(state: &State, service: ServiceId) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The room on an instance beside containers at least as important as `priority`, frozen ones with their memory.
-fn room_beside(state: &State, instance: InstanceId, priority: u32) -> Resources {
-    let taken = state
-        .containers_on(instance)
-        .iter()
-        .filter(|container| state.service(container.key.service).priority <= priority)
-        .fold(Resources::ZERO, |sum, container| {
-            let request = state.service(container.key.service).request;
-            sum.plus(container.takes(standing(state, container), request))
-        });
-    state.instance(instance).capacity.minus(taken)
+/// The room for a service on an instance beside what is at least as important, frozen containers with their memory.
+/// A less important frozen one keeps its memory where it can end neither in what is free nor in the service's room.
+fn room_for(state: &State, instance: InstanceId, service: &Service) -> Resources {
+    let capacity = state.instance(instance).capacity;
+    let free = capacity.minus(taken(state, instance));
+    let stays = state.containers_on(instance).iter().filter(|container| {
+        let other = state.service(container.key.service);
+        let to_end = other.request.minus(other.request.when_frozen());
+        other.priority <= service.priority
+            || container.phase == Phase::Frozen && !to_end.fits(free) && !to_end.fits(service.request)
+    });
+    stays.fold(capacity, |room, container| {
+        let request = state.service(container.key.service).request;
+        room.minus(container.takes(standing(state, container), request))
+    })
 }

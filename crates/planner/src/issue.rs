@@ -1,7 +1,9 @@
 //! Issuing: what has been decided becomes actions in order, each start paired with whatever it waits for.
 
+use std::collections::BTreeSet;
+
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{ContainerKey, InstanceId, InstanceState, Operation, Resources, ServiceId};
+use crate::model::{ContainerKey, InstanceId, Operation, Resources, ServiceId};
 use crate::plan::Action;
 use crate::reasons::{RemoveReason, StopReason};
 use crate::standing::Standing;
@@ -14,8 +16,10 @@ struct Pool {
     leaving: Vec<(ContainerKey, Resources)>,
     /// Sent away by this plan, not issued yet.
     sent_away: Vec<SentAway>,
-    /// Numbers given to new containers by this plan.
-    named: Vec<ContainerKey>,
+    /// The last new container that was given a number.
+    named: Option<ContainerKey>,
+    /// Whoever started under one of these would be waited for in place of the one that had it before.
+    waited_for: BTreeSet<ContainerKey>,
 }
 
 #[derive(Clone, Copy)]
@@ -55,9 +59,7 @@ impl Board<'_> {
             }
         }
         for instance in self.state.instance_ids() {
-            if self.spots[instance.index()].state != InstanceState::Lost {
-                actions.extend(self.removals(instance));
-            }
+            actions.extend(self.removals(instance));
         }
         actions
     }
@@ -82,7 +84,18 @@ impl Board<'_> {
             overfull: spot.overfull,
             leaving: spot.leaving.clone(),
             sent_away,
-            named: Vec::new(),
+            named: None,
+            waited_for: self
+                .state
+                .containers_on(instance)
+                .iter()
+                .filter_map(|container| match &container.operation {
+                    Some(Operation::Start { after } | Operation::Thaw { after }) => Some(after),
+                    _ => None,
+                })
+                .flatten()
+                .copied()
+                .collect(),
         }
     }
 
@@ -151,8 +164,7 @@ impl Board<'_> {
 
     /// The key of a new container: that of one that was created and never started, or the smallest free number.
     fn name(&mut self, instance: InstanceId, service: ServiceId, pool: &mut Pool) -> ContainerKey {
-        let positions = self.positions(instance, service);
-        for at in positions.clone() {
+        for at in self.positions(instance, service) {
             let container = self.container(instance, at);
             let fate = &mut self.spots[instance.index()].fates[at];
             if *fate == Fate::Stays(Standing::Orphan) && container.operation.is_none() && !container.outdated
@@ -161,23 +173,13 @@ impl Board<'_> {
                 return container.key;
             }
         }
-        // A number that somebody still waits for is not given again: he would wait for the new one.
-        let waited_for = |key: &ContainerKey| {
-            self.state.containers_on(instance).iter().any(|container| match &container.operation {
-                Some(Operation::Start { after } | Operation::Thaw { after }) => after.contains(key),
-                _ => false,
-            })
-        };
-        let taken = |key: &ContainerKey| {
-            positions.clone().any(|at| self.container(instance, at).key == *key)
-                || pool.named.contains(key)
-                || waited_for(key)
-        };
-        let key = (0..=u32::MAX)
+        // Numbers are given in ascending order, so the search goes on behind the last one given.
+        let first = pool.named.filter(|last| last.service == service).map_or(0, |last| last.ordinal + 1);
+        let key = (first..=u32::MAX)
             .map(|ordinal| ContainerKey { instance, service, ordinal })
-            .find(|key| !taken(key))
+            .find(|key| self.state.container(*key).is_none() && !pool.waited_for.contains(key))
             .expect("an instance holds fewer containers than there are numbers");
-        pool.named.push(key);
+        pool.named = Some(key);
         key
     }
 

@@ -25,7 +25,8 @@ impl Millis {
 /// A resource vector: what an instance has (capacity) or one container takes (request).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resources {
-    /// Places for containers; the unit in which the demo counts. 0 to 1,000,000.
+    /// Places for containers; the unit in which the demo counts. At least 1 in a request, at most
+    /// [`Self::SLOTS_MAX`] in a capacity: [`crate::State`] takes less for 1, and more for that many.
     pub slots: u64,
     /// Thousandths of a CPU.
     pub cpu_millis: u64,
@@ -38,8 +39,15 @@ impl Resources {
     pub const ZERO: Self = Self { slots: 0, cpu_millis: 0, memory_mib: 0 };
     /// The default request: one slot.
     pub const ONE_SLOT: Self = Self::slots(1);
-    /// Stands for "not limited in this dimension" in a capacity.
+    /// The most slots that an instance has: far more containers than an engine runs (a bridge network has
+    /// 1,023 ports), few enough that a plan which fills an instance is made within a second.
+    pub const SLOTS_MAX: u64 = 10_000;
+    /// Stands for "not limited in this dimension" in a capacity; slots are limited always.
     pub const UNLIMITED: u64 = u64::MAX;
+
+    /// Room for anything.
+    pub(crate) const UNBOUNDED: Self =
+        Self { slots: Self::UNLIMITED, cpu_millis: Self::UNLIMITED, memory_mib: Self::UNLIMITED };
 
     /// A request of `slots` slots and nothing else.
     pub const fn slots(slots: u64) -> Self {
@@ -237,7 +245,7 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Its part of what services of the same priority share; 1 to 1,000.
     pub weight: u32,
-    /// What one container takes. Never zero in every dimension.
+    /// What one container takes; at least one slot, so that slots bound how many there can be.
     pub request: Resources,
     /// The target is at least this; it reserves nothing against more important work.
     pub min: u32,
@@ -259,7 +267,7 @@ pub struct Service {
     pub on_stale: OnStale,
     /// Nothing new is started for it; what runs is kept while it is wanted.
     pub paused: bool,
-    /// No longer in the configuration: whatever it runs is surplus.
+    /// No longer in the configuration: whatever it runs is surplus, and less important than anything else.
     pub removed: bool,
 }
 

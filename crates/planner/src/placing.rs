@@ -96,14 +96,8 @@ impl Board<'_> {
             return;
         }
         let Some(place) = self.place_at(claimant, instance) else { return };
-        let (count, memory_mib) = self.freezes_with(instance, &place.clearing);
-        let spot = &self.spots[instance.index()];
-        let bounds = self.state.instance(instance);
-        let memory_mib = spot
-            .frozen_memory_mib
-            .saturating_add(memory_mib)
-            .saturating_add(self.request(claimant.service).memory_mib);
-        if spot.frozen_count + count < bounds.frozen_max && memory_mib <= bounds.frozen_memory_mib {
+        let frozen = self.frozen_after(instance, &place.clearing).with(self.request(claimant.service));
+        if frozen.within(self.state.instance(instance)) {
             self.clear(instance, &place.clearing, claimant);
             let service = claimant.service;
             let deferred = place.clearing.deferred;
@@ -183,6 +177,17 @@ impl Board<'_> {
             }
             for arrival in spot.arrivals.iter().filter(|arrival| arrival.priority <= claimant.priority) {
                 held = held.plus(self.request(arrival.service));
+            }
+            // What is frozen stays where it can end neither in what is free nor in the claimant's room.
+            for (position, fate) in spot.fates.iter().enumerate() {
+                let container = self.container(instance, position);
+                if *fate == Fate::Stays(Standing::Frozen)
+                    && self.state.service(container.key.service).priority > claimant.priority
+                    && !self.may_go_now(instance, position)
+                    && !self.to_end(container.key.service).fits(request)
+                {
+                    held = held.plus(self.request(container.key.service).when_frozen());
+                }
             }
             sum = sum.saturating_add(request.count_in(spot.capacity.minus(held)));
         }

@@ -102,7 +102,8 @@ impl Board<'_> {
     /// Sends away what a service has above its target.
     ///
     /// One that runs goes only while as many as the target run without it: a successor that is still on its way
-    /// (for a drained instance, an older generation, a standby) does not count yet.
+    /// (for a drained instance, an older generation, a standby) does not count yet. What can't be told to go at this
+    /// moment counts as going when its turn comes, so that nothing better goes in its place.
     fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
         let tally = self.tallies[id.index()];
         let mut excess = tally.kept.saturating_sub(want.limit);
@@ -114,12 +115,9 @@ impl Board<'_> {
         let replacing = tally.on_draining > 0 || tally.outdated > 0 || service.standby_per_instance > 0;
         let mut candidates = BinaryHeap::new();
         for instance in self.state.instance_ids() {
-            if self.spots[instance.index()].state == InstanceState::Lost {
-                continue;
-            }
             for at in self.positions(instance, id) {
-                let stays = self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled);
-                if stays && (self.container(instance, at).phase == Phase::Running || !replacing) {
+                let kept = self.spots[instance.index()].fates[at].is_kept();
+                if kept && (self.container(instance, at).phase == Phase::Running || !replacing) {
                     candidates.push(Reverse(self.spare(instance, at)));
                 }
             }
@@ -138,6 +136,11 @@ impl Board<'_> {
             if runs && running == 0 {
                 continue;
             }
+            excess -= 1;
+            running = running.saturating_sub(u32::from(runs));
+            if container.operation.is_some() {
+                continue;
+            }
             let freeze = runs
                 && !container.outdated
                 && self.standby_lacking(instance, id) > 0
@@ -152,8 +155,6 @@ impl Board<'_> {
                 StopReason::Surplus { have: tally.kept, target: want.limit }
             };
             self.send_away(instance, at, reason, freeze);
-            excess -= 1;
-            running = running.saturating_sub(u32::from(runs));
         }
     }
 
@@ -183,7 +184,7 @@ impl Board<'_> {
 
     fn holds_frozen_below(&self, instance: InstanceId, priority: u32) -> bool {
         let spot = &self.spots[instance.index()];
-        spot.frozen_count > 0
+        spot.frozen.count > 0
             && spot.fates.iter().enumerate().any(|(at, fate)| {
                 let service = self.state.service(self.container(instance, at).key.service);
                 *fate == Fate::Stays(Standing::Frozen) && service.priority > priority
@@ -314,7 +315,11 @@ impl Board<'_> {
                     self.place(&claimant, 1, |_| reason)
                 } else {
                     self.send_away(instance, at, StopReason::Outdated, false);
-                    self.place_on(&claimant, 1, |other| other == instance, |_| reason)
+                    let placed = self.place_on(&claimant, 1, |other| other == instance, |_| reason);
+                    if placed == 0 {
+                        self.call_back(instance, at);
+                    }
+                    placed
                 };
                 waiting -= u32::from(placed > 0);
             }

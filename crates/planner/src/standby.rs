@@ -1,6 +1,6 @@
 //! Standbys and other frozen containers: kept to their number, warmed where they lack, ended where nobody wants them.
 
-use crate::board::{Board, Fate};
+use crate::board::{Arrival, Board, Fate};
 use crate::model::{InstanceId, InstanceState, OnPreempt, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
@@ -34,9 +34,6 @@ impl Board<'_> {
     pub(crate) fn end_frozen(&mut self) {
         for instance in self.state.instance_ids() {
             let state = self.spots[instance.index()].state;
-            if state == InstanceState::Lost {
-                continue;
-            }
             let mut rest = Vec::new();
             let mut standbys: Vec<(ServiceId, u32)> = Vec::new();
             for at in 0..self.spots[instance.index()].fates.len() {
@@ -79,9 +76,7 @@ impl Board<'_> {
             let bounds = self.state.instance(instance);
             while let Some((.., at)) = rest.pop() {
                 let spot = &self.spots[instance.index()];
-                if spot.frozen_count <= bounds.frozen_max
-                    && spot.frozen_memory_mib <= bounds.frozen_memory_mib
-                {
+                if spot.frozen.within(bounds) {
                     break;
                 }
                 self.end_one_frozen(instance, at, StopReason::FrozenBound);
@@ -91,33 +86,37 @@ impl Board<'_> {
 
     /// Ends a frozen container if there is room for it to end in: the engine resumes it for that moment.
     fn end_one_frozen(&mut self, instance: InstanceId, position: usize, reason: StopReason) {
-        let request = self.request(self.container(instance, position).key.service);
-        let takes = request.minus(request.when_frozen());
-        if takes.fits(self.spots[instance.index()].free_now) {
+        if self.may_go_now(instance, position) {
             self.send_away(instance, position, reason, false);
         }
     }
 
     /// Warms one standby on each instance that lacks one, in room that is free or borrowed from fill: only while
-    /// every demand is known and met, and nothing else of the service is under way.
+    /// every demand is known and met, and nothing that is demanded is on its way; one at a time on an instance.
     pub(crate) fn warm_standbys(&mut self, wants: &[Want], notes: &Notes) {
         let met = notes.not_done.iter().all(|item| {
             !matches!(item, NotDone::NoRoom { .. } | NotDone::UnknownDemand { .. } | NotDone::UnderWay { .. })
         });
-        if !met {
+        let coming = |id: ServiceId| {
+            self.state.service(id).kind == ServiceKind::Demand && self.tallies[id.index()].coming > 0
+        };
+        if !met || self.state.service_ids().any(coming) {
             return;
         }
         for id in self.state.service_ids() {
             let service = self.state.service(id);
             let want = &wants[id.index()];
             let tally = self.tallies[id.index()];
-            let settled = tally.coming == 0 && Some(tally.running) == want.target && tally.outdated == 0;
+            let settled = Some(tally.running) == want.target && tally.outdated == 0;
             if service.kind != ServiceKind::Demand || want.held.is_some() || !settled {
                 continue;
             }
             let claimant = Claimant { from_fill_only: true, ..Claimant::of(id, service.priority) };
             for instance in self.state.instance_ids() {
-                if self.standby_lacking(instance, id) > 0 {
+                let warming = |arrival: &Arrival| arrival.reason == StartReason::Standby;
+                if self.standby_lacking(instance, id) > 0
+                    && !self.spots[instance.index()].arrivals.iter().any(warming)
+                {
                     self.place_to_freeze(&claimant, instance, StartReason::Standby);
                 }
             }

@@ -105,7 +105,8 @@ impl State {
     /// A state with these services and instances, no containers and no demand known.
     ///
     /// Services and instances are sorted by name, whatever the order they come in; ids are indexes into the
-    /// sorted order. No fill is started before every demand was answered once, or `fill_hold_until`.
+    /// sorted order. No fill is started before every demand was answered once, or `fill_hold_until`. A removed
+    /// service becomes the least important of all; slots are brought into their range.
     ///
     /// # Panics
     ///
@@ -115,6 +116,15 @@ impl State {
         instances.sort_by(|a, b| a.name.cmp(&b.name));
         assert!(services.windows(2).all(|pair| pair[0].name != pair[1].name), "service names are unique");
         assert!(instances.windows(2).all(|pair| pair[0].name != pair[1].name), "instance names are unique");
+        for service in &mut services {
+            service.request.slots = service.request.slots.max(1);
+            if service.removed {
+                service.priority = u32::MAX;
+            }
+        }
+        for instance in &mut instances {
+            instance.capacity = within_range(instance.capacity);
+        }
         let demands = vec![DemandHistory::default(); services.len()];
         let containers = vec![Vec::new(); instances.len()];
         Self { services, instances, containers, demands, backoffs: Vec::new(), fill_hold_until }
@@ -126,7 +136,9 @@ impl State {
             Delta::Demand { service, reading, at } => self.demands[service.index()].apply(reading, at),
             Delta::Paused { service, paused } => self.services[service.index()].paused = paused,
             Delta::InstanceState { instance, state } => self.instances[instance.index()].state = state,
-            Delta::Capacity { instance, capacity } => self.instances[instance.index()].capacity = capacity,
+            Delta::Capacity { instance, capacity } => {
+                self.instances[instance.index()].capacity = within_range(capacity);
+            }
             Delta::Container(container) => {
                 let list = &mut self.containers[container.key.instance.index()];
                 match list.binary_search_by_key(&container.key, |other| other.key) {
@@ -203,13 +215,20 @@ impl State {
 
     /// One container.
     pub fn container(&self, key: ContainerKey) -> Option<&Container> {
-        let list = self.containers_on(key.instance);
+        let list = self.containers.get(key.instance.index())?;
         list.binary_search_by_key(&key, |other| other.key).ok().map(|at| &list[at])
     }
 
     /// The backoffs, also those that are over, sorted.
     pub fn backoffs(&self) -> &[Backoff] {
         &self.backoffs
+    }
+
+    /// Until when starts of a service are held back on one instance, or on all (`None`); may be in the past.
+    pub(crate) fn backoff(&self, service: ServiceId, instance: Option<InstanceId>) -> Option<Millis> {
+        let place = (service, instance);
+        let at = self.backoffs.binary_search_by_key(&place, |other| (other.service, other.instance)).ok()?;
+        Some(self.backoffs[at].until)
     }
 
     /// Until when no fill is started, unless every demand has been answered before.
@@ -233,26 +252,30 @@ impl State {
     }
 }
 
+fn within_range(capacity: Resources) -> Resources {
+    Resources { slots: capacity.slots.min(Resources::SLOTS_MAX), ..capacity }
+}
+
 impl DemandHistory {
     fn apply(&mut self, reading: Reading, at: Millis) {
+        // A demand that becomes unknown is left like one that falls: a source that loses its memory for a moment
+        // does not cut the wait short.
+        let known = |reading| match reading {
+            Reading::Known { containers, .. } => containers,
+            Reading::Unknown => 0,
+        };
+        let (before, after) = (known(self.last), known(reading));
+        // What is not above the new value can no longer be the maximum of any window.
+        while self.falls.back().is_some_and(|&(value, _)| value <= after.max(before)) {
+            self.falls.pop_back();
+        }
+        if after < before {
+            self.falls.push_back((before, at));
+            if self.falls.len() > FALLS_MAX {
+                self.falls.pop_front();
+            }
+        }
         self.answered = true;
-        if let (Reading::Known { containers: before, .. }, Reading::Known { containers: after, .. }) =
-            (self.last, reading)
-        {
-            // What is not above the new value can no longer be the maximum of any window.
-            while self.falls.back().is_some_and(|&(value, _)| value <= after.max(before)) {
-                self.falls.pop_back();
-            }
-            if after < before {
-                self.falls.push_back((before, at));
-                if self.falls.len() > FALLS_MAX {
-                    self.falls.pop_front();
-                }
-            }
-        }
-        if reading == Reading::Unknown {
-            self.falls.clear();
-        }
         self.last = reading;
     }
 

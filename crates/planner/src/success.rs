@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::board::{Board, Fate};
-use crate::model::{InstanceState, Millis, ServiceKind};
+use crate::model::{Millis, Phase, ServiceKind};
 use crate::plan::{Action, Plan, Success};
 use crate::reasons::{NotDone, StartReason};
 use crate::standing::Standing;
@@ -28,12 +28,11 @@ pub fn success(state: &State, plan: &Plan, now: Millis) -> Success {
         }
         let tally = &board.tallies[id.index()];
         if Some(tally.running) != target {
-            let before = blocked_by.len();
             let codes: Vec<_> = codes.collect();
-            blocked_by.extend(codes.iter().copied());
-            if before == blocked_by.len() && codes.is_empty() {
+            if codes.is_empty() {
                 blocked_by.insert("in_progress");
             }
+            blocked_by.extend(codes);
         }
         if let (Some(target), Some(demand)) = (target, demand)
             && target != demand
@@ -69,15 +68,17 @@ fn idle_or_in_transit(board: &Board<'_>, plan: &Plan) -> bool {
     });
     let in_transit = || {
         state.instance_ids().any(|instance| {
-            let spot = &board.spots[instance.index()];
-            spot.state != InstanceState::Lost
-                && state.containers_on(instance).iter().zip(&spot.fates).any(|(container, fate)| {
+            let fates = &board.spots[instance.index()].fates;
+            state.containers_on(instance).iter().zip(fates).any(|(container, fate)| match fate {
+                Fate::Stays(Standing::Settled) => {
+                    fills(container.key.service) && container.phase == Phase::Starting
+                }
+                Fate::Stays(standing) => {
                     fills(container.key.service)
-                        && (matches!(
-                            fate,
-                            Fate::Stays(Standing::Busy | Standing::Waiting | Standing::Leaving)
-                        ) || container.phase == crate::Phase::Starting)
-                })
+                        && matches!(standing, Standing::Busy | Standing::Waiting | Standing::Leaving)
+                }
+                _ => false,
+            })
         })
     };
     planned || in_transit()

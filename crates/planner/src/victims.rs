@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 
-use crate::board::{Board, Fate};
-use crate::model::{InstanceId, Millis, Operation, Phase, Resources, ServiceId, ServiceKind};
+use crate::board::{Board, Fate, Frozen};
+use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId, ServiceKind};
 use crate::reasons::StopReason;
 use crate::standing::Standing;
 
@@ -44,7 +44,9 @@ pub(crate) struct Loss {
     /// Whether it was within its service's share.
     within_share: bool,
     /// How many are lost.
-    pub(crate) stops: u32,
+    stops: u32,
+    /// How many of them are younger than their service's `min_runtime_ms`.
+    young: u32,
     /// Milliseconds that the stopped ones have run; those that are frozen lose none.
     pub(crate) work_ms: u64,
 }
@@ -123,19 +125,8 @@ impl Board<'_> {
         for victim in self.revocable(instance, claimant) {
             committed = committed.plus(self.gives(instance, victim.who, victim.freeze));
         }
-        let frozen = self.choose(instance, committed, &offers, true);
-        if frozen.as_ref().is_some_and(|choice| choice.victims.iter().all(|victim| !victim.freeze)) {
-            return frozen;
-        }
-        // Freezing keeps memory; where that costs more important work than stopping would, stop.
-        let stopped = self.choose(instance, committed, &offers, false);
-        match (frozen, stopped) {
-            (Some(frozen), Some(stopped)) if stopped.loss.without_work() < frozen.loss.without_work() => {
-                Some(stopped)
-            }
-            (None, stopped) => stopped,
-            (frozen, _) => frozen,
-        }
+        let (clearing, enough) = self.choose(instance, committed, needs, &offers);
+        enough.then_some(clearing)
     }
 
     /// Carries a clearing out: `reason` tells why each victim goes.
@@ -156,7 +147,7 @@ impl Board<'_> {
                     continue;
                 }
             };
-            if clearing.deferred && self.is_in(instance, victim.who, Phase::Frozen) {
+            if clearing.deferred && !self.may_go_now(instance, position) {
                 continue;
             }
             let id = self.container(instance, position).key.service;
@@ -177,67 +168,56 @@ impl Board<'_> {
         }
     }
 
-    /// How many running containers a clearing freezes, and with how much memory.
-    pub(crate) fn freezes_with(&self, instance: InstanceId, clearing: &Clearing) -> (u32, u64) {
-        clearing.victims.iter().filter(|victim| victim.freeze).fold((0, 0), |(count, memory_mib), victim| {
-            (count + 1, memory_mib + self.request(self.service_of(instance, victim.who)).memory_mib)
-        })
+    /// What is frozen on an instance once a clearing is carried out.
+    pub(crate) fn frozen_after(&self, instance: InstanceId, clearing: &Clearing) -> Frozen {
+        let request = |victim: &Victim| self.request(self.service_of(instance, victim.who));
+        let frozen = self.spots[instance.index()].frozen;
+        let more = |victim: &&Victim| victim.freeze && !self.is_going(instance, victim.who);
+        clearing.victims.iter().filter(more).fold(frozen, |sum, victim| sum.with(request(victim)))
     }
 
-    /// Brings an instance that holds more than its capacity back under it, the least important first.
+    /// Brings an instance that holds more than its capacity back under it, the least important first; as near to it
+    /// as it can.
     ///
     /// What can't be told to go at this moment counts as going when its turn comes, so that nothing more
     /// important goes in its place.
     pub(crate) fn relieve(&mut self, instance: InstanceId) {
         let spot = &self.spots[instance.index()];
-        if spot.state == crate::InstanceState::Lost || spot.committed.fits(spot.capacity) {
+        if spot.committed.fits(spot.capacity) {
             return;
         }
         let mut offers = self.offers(instance, &Claimant::of(ServiceId(u32::MAX), 0));
         for (position, container) in self.state.containers_on(instance).iter().enumerate() {
-            if matches!(spot.fates[position], Fate::Stays(Standing::Busy | Standing::Waiting)) {
-                let priority = Reverse(self.state.service(container.key.service).priority);
-                let work_ms = self.work_ms(container);
-                let (needed, within_share, running) = (true, true, true);
+            let later = match spot.fates[position] {
+                Fate::Stays(Standing::Busy | Standing::Waiting) => true,
+                Fate::Stays(Standing::Frozen) => container.operation.is_some(),
+                _ => false,
+            };
+            if later {
                 offers.push(Offer {
                     fresh: true,
-                    needed,
-                    priority,
-                    within_share,
+                    needed: true,
+                    priority: Reverse(self.state.service(container.key.service).priority),
+                    within_share: true,
                     young: false,
-                    running,
-                    work_ms,
+                    running: container.phase != Phase::Frozen,
+                    work_ms: self.work_ms(container),
                     service: container.key.service,
                     who: Who::Container(position),
                 });
             }
         }
         offers.sort_unstable();
-        let choice = self.choose(instance, spot.committed, &offers, true);
-        let victims = match choice {
-            Some(clearing) => clearing.victims,
-            // Not even everything is enough: then everything that helps.
-            None => offers
-                .iter()
-                .map(|offer| Victim { who: offer.who, freeze: false, surplus: !offer.needed })
-                .collect(),
-        };
-        for Victim { who, freeze, .. } in victims {
+        let (clearing, _) = self.choose(instance, spot.committed, Resources::UNBOUNDED, &offers);
+        // Too much memory in frozen containers, and no slot that one could end in: if none is on its way, the
+        // one that is least important takes it from nobody. A moment above capacity is better than for good.
+        let slot_comes = !spot.leaving.is_empty()
+            || clearing.victims.iter().any(|victim| !self.is_in(instance, victim.who, Phase::Frozen));
+        for &Victim { who, freeze, .. } in &clearing.victims {
             let Who::Container(position) = who else { continue };
-            let container = self.container(instance, position);
-            let waiting = self.state.containers_on(instance).iter().find(|other| match &other.operation {
-                Some(Operation::Start { after } | Operation::Thaw { after }) => {
-                    after.contains(&container.key)
-                }
-                _ => false,
-            });
-            let reason = waiting
-                .map_or(StopReason::OverCapacity, |other| StopReason::Preempted { by: other.key.service });
-            if !matches!(
-                self.spots[instance.index()].fates[position],
-                Fate::Stays(Standing::Busy | Standing::Waiting)
-            ) {
-                self.send_away(instance, position, reason, freeze);
+            let waits = slot_comes && !self.may_go_now(instance, position);
+            if !waits && self.container(instance, position).operation.is_none() {
+                self.send_away(instance, position, StopReason::OverCapacity, freeze);
             }
         }
     }
@@ -293,6 +273,11 @@ impl Board<'_> {
         }
     }
 
+    fn is_going(&self, instance: InstanceId, who: Who) -> bool {
+        matches!(who, Who::Container(position)
+            if matches!(self.spots[instance.index()].fates[position], Fate::Goes { .. }))
+    }
+
     fn is_in(&self, instance: InstanceId, who: Who, phase: Phase) -> bool {
         matches!(who, Who::Container(position) if self.container(instance, position).phase == phase)
     }
@@ -317,7 +302,7 @@ impl Board<'_> {
             let id = container.key.service;
             let service = self.state.service(id);
             let (there, fresh) = match *fate {
-                Fate::Stays(Standing::Settled | Standing::Frozen) => (true, true),
+                Fate::Stays(Standing::Settled | Standing::Frozen) => (container.operation.is_none(), true),
                 Fate::Goes { reason: StopReason::Preempted { .. }, .. } => {
                     (service.priority > claimant.priority, false)
                 }
@@ -397,24 +382,52 @@ impl Board<'_> {
         }
     }
 
-    /// Takes offers in their order until `committed` fits, then gives back what turns out not to be needed.
+    /// The victims that make `committed` fit, and whether they are enough; if not, they are all that help.
+    ///
+    /// Freezing keeps memory; where that costs more important work than stopping would, or does not help, they
+    /// are stopped.
     fn choose(
         &self,
         instance: InstanceId,
+        committed: Resources,
+        claimed: Resources,
+        offers: &[Offer],
+    ) -> (Clearing, bool) {
+        let (frozen, enough) = self.choose_by(instance, committed, claimed, offers, true);
+        if enough && frozen.victims.iter().all(|victim| !victim.freeze) {
+            return (frozen, true);
+        }
+        let (stopped, stopped_enough) = self.choose_by(instance, committed, claimed, offers, false);
+        if enough && (!stopped_enough || frozen.loss.without_work() <= stopped.loss.without_work()) {
+            (frozen, true)
+        } else {
+            (stopped, stopped_enough)
+        }
+    }
+
+    /// Takes offers in their order until `committed` fits, then gives back what turns out not to be needed; tells
+    /// also whether they were enough. A frozen one is only taken if it can end in what is left in the end, with
+    /// the `claimed` part of it.
+    fn choose_by(
+        &self,
+        instance: InstanceId,
         mut committed: Resources,
+        claimed: Resources,
         offers: &[Offer],
         freezing: bool,
-    ) -> Option<Clearing> {
+    ) -> (Clearing, bool) {
         let spot = &self.spots[instance.index()];
         let bounds = self.state.instance(instance);
-        // Those that an earlier choice froze are offered again, so they do not count against the bound.
-        let mut frozen = (spot.frozen_count, spot.frozen_memory_mib);
-        for fate in spot.fates.iter().zip(self.state.containers_on(instance)) {
-            if let (Fate::Goes { reason: StopReason::Preempted { .. }, freeze: true }, container) = fate {
-                frozen.0 -= 1;
-                frozen.1 -= self.request(container.key.service).memory_mib;
+        // Those that an earlier choice froze and that are offered again do not count against the bound.
+        let mut frozen = spot.frozen;
+        for offer in offers {
+            if let Who::Container(position) = offer.who
+                && matches!(spot.fates[position], Fate::Goes { freeze: true, .. })
+            {
+                frozen.take(self.request(offer.service));
             }
         }
+        let all = committed;
         let mut chosen: Vec<(Offer, bool)> = Vec::new();
         for offer in offers {
             if committed.fits(spot.capacity) {
@@ -425,22 +438,18 @@ impl Board<'_> {
                 && offer.running
                 && self.freezes(offer.service)
                 && self.is_in(instance, offer.who, Phase::Running)
-                && frozen.0 < bounds.frozen_max
-                && frozen.1.saturating_add(request.memory_mib) <= bounds.frozen_memory_mib;
+                && frozen.with(request).within(bounds);
             let gives = self.gives(instance, offer.who, freeze);
             if !relieves(committed, spot.capacity, gives) {
                 continue;
             }
             if freeze {
-                frozen.0 += 1;
-                frozen.1 += request.memory_mib;
+                frozen.add(request);
             }
             committed = committed.minus(gives);
             chosen.push((*offer, freeze));
         }
-        if !committed.fits(spot.capacity) {
-            return None;
-        }
+        let enough = committed.fits(spot.capacity);
         // What would be lost goes before what is to go anyway, and the most important first.
         chosen.sort_unstable_by_key(|&(offer, _)| Reverse(Offer { fresh: true, ..offer }));
         chosen.retain(|&(offer, freeze)| {
@@ -452,6 +461,12 @@ impl Board<'_> {
             !spared
         });
         chosen.reverse();
+        let ends_in = spot.capacity.minus(committed).plus(claimed);
+        let unfit = |offer: &Offer| !offer.running && !self.to_end(offer.service).fits(ends_in);
+        if let Some(&(unfit, _)) = chosen.iter().find(|(offer, _)| unfit(offer)) {
+            let others: Vec<Offer> = offers.iter().filter(|offer| offer.who != unfit.who).copied().collect();
+            return self.choose_by(instance, all, claimed, &others, freezing);
+        }
         let mut clearing = Clearing::default();
         let mut transient = spot.free_now;
         for &(offer, freeze) in &chosen {
@@ -466,16 +481,17 @@ impl Board<'_> {
                     loss.importance = importance;
                 }
                 loss.stops += 1;
-                loss.work_ms += if freeze || !offer.running { 0 } else { offer.work_ms };
+                loss.young += u32::from(offer.young);
+                let lost_ms = if freeze || !offer.running { 0 } else { offer.work_ms };
+                loss.work_ms = loss.work_ms.saturating_add(lost_ms);
             }
             if !offer.running && offer.fresh {
-                // The engine resumes a frozen container to end it: for that moment it takes its slot.
-                let takes = self.request(offer.service).minus(self.request(offer.service).when_frozen());
+                let takes = self.to_end(offer.service);
                 clearing.deferred |= !takes.fits(transient);
                 transient = transient.minus(takes);
             }
         }
-        Some(clearing)
+        (clearing, enough)
     }
 }
 

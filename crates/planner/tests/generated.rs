@@ -8,7 +8,7 @@ mod common;
 use common::{NOW, World};
 use planner::{
     Backoff, Container, ContainerKey, Delta, Instance, InstanceId, InstanceState, Millis, OnPreempt,
-    Operation, Phase, Placement, Reading, Resources, Service, ServiceId, State, invariants, plan,
+    Operation, Phase, Placement, Reading, Resources, Service, ServiceId, Standing, State, invariants, plan,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -37,6 +37,14 @@ struct Kind {
     trouble: bool,
     /// Actions under way.
     under_way: bool,
+    /// Anything at all: more than fits, every phase with every operation, waits for what is gone or stays,
+    /// removed services, numbers at the ends of their ranges.
+    wild: bool,
+}
+
+impl Kind {
+    const EVERYTHING: Self =
+        Self { sizes: true, shares: true, freezing: true, trouble: true, under_way: true, wild: false };
 }
 
 fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
@@ -69,10 +77,25 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
                 service.standby_per_instance = if fill { 0 } else { standby };
             }
             service.paused = kind.trouble && paused;
+            if kind.wild {
+                make_wild(number, &mut service);
+            }
             services.push(service);
         }
         services
     })
+}
+
+/// Removed services and numbers at the ends of their ranges, by what the service happens to be.
+fn make_wild(number: usize, service: &mut Service) {
+    service.removed = number == 2 && service.weight == 1;
+    match (service.weight, service.min, service.max) {
+        (2, 2, _) => service.min = u32::MAX,
+        (3, 1, u32::MAX) => service.request.slots = 0,
+        (3, 2, u32::MAX) => service.request.memory_mib = u64::MAX,
+        (3, 0, u32::MAX) => service.weight = u32::MAX,
+        _ => {}
+    }
 }
 
 fn instances(kind: Kind) -> impl Strategy<Value = Vec<Instance>> {
@@ -167,14 +190,36 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
         (2, Phase::Running) if kind.under_way && kind.freezing => Some(Operation::Freeze),
         _ => None,
     };
+    let operation =
+        if kind.wild { wild_operation(state, instance, usize::try_from(age_ms).unwrap()) } else { operation };
     let outdated = outdated && kind.trouble;
     let container = Container { key, phase, operation, since: Millis(NOW.0 - age_ms), outdated };
     let mut with = state.clone();
     with.apply(Delta::Container(container));
     let fits = invariants::taken(&with, instance).fits(state.instance(instance).capacity);
     let frozen = with.containers_on(instance).iter().filter(|other| other.phase == Phase::Frozen).count();
-    if fits && frozen <= state.instance(instance).frozen_max as usize {
+    if kind.wild || fits && frozen <= state.instance(instance).frozen_max as usize {
         world.state = with;
+    }
+}
+
+/// Any operation; what a start waits for may stay, leave, be gone, or be somewhere else.
+fn wild_operation(state: &State, instance: InstanceId, seed: usize) -> Option<Operation> {
+    let there = state.containers_on(instance);
+    let mut after: Vec<ContainerKey> = there.get(seed / 16 % 8).map(|it| it.key).into_iter().collect();
+    after.extend(there.get(seed / 128 % 16).map(|it| it.key));
+    match seed % 16 {
+        0 => Some(Operation::Start { after }),
+        1 => Some(Operation::Thaw { after }),
+        2 => {
+            let gone = ContainerKey { instance, service: ServiceId(0), ordinal: 999 };
+            Some(Operation::Start { after: vec![gone, ContainerKey { instance: InstanceId(0), ..gone }] })
+        }
+        3 => Some(Operation::Thaw { after: Vec::new() }),
+        4 => Some(Operation::Stop),
+        5 => Some(Operation::Freeze),
+        6 => Some(Operation::Remove),
+        _ => None,
     }
 }
 
@@ -252,14 +297,22 @@ proptest! {
 
     #[test]
     fn any_order_of_steps_with_everything(
-        mut world in world(Kind { sizes: true, shares: true, freezing: true, trouble: true, under_way: true }),
+        mut world in world(Kind::EVERYTHING),
         order in prop::collection::vec(any::<u16>(), 24),
     ) {
         check_any_order_within_capacity(&mut world, &order)?;
     }
 
     #[test]
-    fn the_order_of_inputs_does_not_show(world in world(Kind { sizes: true, shares: true, freezing: true, trouble: true, under_way: true })) {
+    fn from_any_state_whatever(
+        mut world in world(Kind { wild: true, ..Kind::EVERYTHING }),
+        order in prop::collection::vec(any::<u16>(), 24),
+    ) {
+        check_wild(&mut world, &order)?;
+    }
+
+    #[test]
+    fn the_order_of_inputs_does_not_show(world in world(Kind::EVERYTHING)) {
         let state = &world.state;
         let mut other = State::new(
             state.services().iter().rev().cloned().collect(),
@@ -320,4 +373,45 @@ fn check_any_order_within_capacity(world: &mut World, order: &[u16]) -> Result<(
     }
     let made = world.plan();
     Err(TestCaseError::fail(format!("no end in 800 steps:\n{}", world.show(&made))))
+}
+
+/// From a state that no plan of ours led to: what is within capacity stays within it, what is not comes back,
+/// and it ends.
+fn check_wild(world: &mut World, order: &[u16]) -> Result<(), TestCaseError> {
+    let mut order = order.iter().cycle();
+    // More than there is has been promised already: no plan can keep the first moments within capacity.
+    let promised = |state: &State, id| {
+        let all = state.containers_on(id).iter().map(|it| (it, state.service(it.key.service).request));
+        let waiting = all.filter(|(it, _)| invariants::standing(state, it) == Standing::Waiting);
+        waiting.fold(invariants::taken(state, id), |sum, (_, request)| sum.plus(request))
+    };
+    let within = |state: &State, id| promised(state, id).fits(state.instance(id).capacity);
+    let kept: Vec<InstanceId> = world.state.instance_ids().filter(|&id| within(&world.state, id)).collect();
+    for _ in 0..2_000 {
+        let made = world.plan();
+        world.issue(&made);
+        let movable = world.movable();
+        if movable.is_empty() {
+            let shown = world.show(&made);
+            prop_assert!(made.actions.is_empty(), "{shown}");
+            // A start that waits for what stays is the caller's to give up.
+            if world.state.containers().any(|container| container.operation.is_some()) {
+                return Ok(());
+            }
+            let faulty = |fault: String| TestCaseError::fail(format!("{fault}\n{shown}"));
+            invariants::capacity(&world.state).map_err(faulty)?;
+            invariants::no_idle_room(&world.state, world.now).map_err(faulty)?;
+            invariants::demand_met(&world.state, &made, world.now).map_err(faulty)?;
+            return Ok(());
+        }
+        let pick = usize::from(*order.next().unwrap()) % movable.len();
+        let shown = format!("{world:?}");
+        world.step(movable[pick]);
+        for &id in &kept {
+            let fits = invariants::taken(&world.state, id).fits(world.state.instance(id).capacity);
+            prop_assert!(fits, "{id:?} is over its capacity; before:\n{shown}\nafter:\n{world:?}");
+        }
+    }
+    let made = world.plan();
+    Err(TestCaseError::fail(format!("no end in 2,000 steps:\n{}", world.show(&made))))
 }

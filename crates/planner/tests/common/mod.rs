@@ -146,6 +146,7 @@ impl World {
         self.state
             .containers()
             .filter(|container| match &container.operation {
+                Some(_) if matches!(container.phase, Phase::Stopping | Phase::Exited) => true,
                 None => container.phase == Phase::Starting || container.phase == Phase::Stopping,
                 Some(Operation::Start { after } | Operation::Thaw { after }) => {
                     after.iter().all(|&key| self.state.container(key).is_none_or(Container::has_left))
@@ -161,6 +162,11 @@ impl World {
     pub fn step(&mut self, key: ContainerKey) {
         let Some(mut container) = self.state.container(key).cloned() else { return };
         match (&container.operation, container.phase) {
+            (_, Phase::Stopping | Phase::Exited)
+            | (Some(Operation::Stop | Operation::Freeze), Phase::Created) => {
+                self.state.apply(Delta::ContainerGone(key));
+                return;
+            }
             (Some(Operation::Start { .. }), Phase::Created) => container.phase = Phase::Starting,
             (Some(Operation::Thaw { .. }), _) | (Some(Operation::Start { .. }) | None, Phase::Starting) => {
                 container.phase = Phase::Running;
