@@ -92,7 +92,8 @@ struct Measured {
 #[derive(Serialize)]
 struct Report {
     network: &'static str,
-    profile: &'static str,
+    /// Which build of the services is measured.
+    services: String,
     reaction: Measured,
     engine: Measured,
     /// Of the medians.
@@ -148,8 +149,12 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let engine = measured(ENGINE_STAGES, floors);
     let ratio = reaction.p50_ms / engine.p50_ms;
     let goals_met = reaction.p90_ms < GOAL_P90_MS && ratio < GOAL_RATIO;
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    Ok(Report { network, profile, reaction, engine, ratio, goals_met })
+    let services = match std::env::var("FORCE12_BIN_DIR") {
+        Ok(directory) => format!("services of {directory}"),
+        Err(_) if cfg!(debug_assertions) => "debug build".to_owned(),
+        Err(_) => "release build".to_owned(),
+    };
+    Ok(Report { network, services, reaction, engine, ratio, goals_met })
 }
 
 /// Raises demand by one, measures, and puts it back.
@@ -246,10 +251,8 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 }
 
 fn print(report: &Report, rounds: u32) {
-    let Report { network, profile, reaction, engine, ratio, goals_met } = report;
-    println!(
-        "a rise in demand by one with all slots full: {rounds} rounds, {network} network, {profile} build"
-    );
+    let Report { network, services, reaction, engine, ratio, goals_met } = report;
+    println!("a rise in demand by one with all slots full: {rounds} rounds, {network} network, {services}");
     println!();
     println!("{:28} {:>9} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "min", "max");
     let rows = [("PUT to start event", reaction), ("kill + create + start", engine)];
