@@ -58,8 +58,8 @@ impl Board<'_> {
                 actions.push(self.issue_going(instance, next, pool));
             }
         }
-        for instance in self.state.instance_ids() {
-            actions.extend(self.removals(instance));
+        for (instance, pool) in self.state.instance_ids().zip(&pools) {
+            actions.extend(self.removals(instance, pool));
         }
         actions
     }
@@ -183,11 +183,15 @@ impl Board<'_> {
         key
     }
 
-    fn removals(&self, instance: InstanceId) -> impl Iterator<Item = Action> {
+    /// What has ended is removed, but not while a start in its room is under way: an engine does one thing at a
+    /// time, and the start matters more.
+    fn removals(&self, instance: InstanceId, pool: &Pool) -> impl Iterator<Item = Action> {
         let spot = &self.spots[instance.index()];
         self.state.containers_on(instance).iter().zip(&spot.fates).filter_map(|(container, fate)| {
             let reason = match fate {
-                _ if container.operation.is_some() => return None,
+                _ if container.operation.is_some() || pool.waited_for.contains(&container.key) => {
+                    return None;
+                }
                 Fate::Stays(Standing::Ended) => RemoveReason::Exited,
                 Fate::Stays(Standing::Orphan) => RemoveReason::NeverStarted,
                 _ => return None,

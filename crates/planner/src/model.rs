@@ -363,12 +363,12 @@ pub enum Phase {
 pub enum Operation {
     /// It is being created and started, once every container in `after` has left its room.
     Start {
-        /// The containers whose room it waits for; empty when there is nothing to wait for.
+        /// The containers whose room it still waits for; one that has left it once is not waited for again.
         after: Vec<ContainerKey>,
     },
     /// It is being thawed, once every container in `after` has left its room.
     Thaw {
-        /// The containers whose room it waits for; empty when there is nothing to wait for.
+        /// The containers whose room it still waits for; one that has left it once is not waited for again.
         after: Vec<ContainerKey>,
     },
     /// It is being stopped.

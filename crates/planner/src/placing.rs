@@ -90,14 +90,20 @@ impl Board<'_> {
     }
 
     /// Places one container of the claimant on an instance where it can be frozen afterwards, beside whatever is
-    /// frozen to make room for it.
-    pub(crate) fn place_to_freeze(&mut self, claimant: &Claimant, instance: InstanceId, reason: StartReason) {
+    /// frozen to make room for it; tells whether there was room for that.
+    pub(crate) fn place_to_freeze(
+        &mut self,
+        claimant: &Claimant,
+        instance: InstanceId,
+        reason: StartReason,
+    ) -> bool {
         if !self.accepts(claimant, instance) {
-            return;
+            return false;
         }
-        let Some(place) = self.place_at(claimant, instance) else { return };
+        let Some(place) = self.place_at(claimant, instance) else { return false };
         let frozen = self.frozen_after(instance, &place.clearing).with(self.request(claimant.service));
-        if frozen.within(self.state.instance(instance)) {
+        let fits = frozen.within(self.state.instance(instance));
+        if fits {
             self.clear(instance, &place.clearing, claimant);
             let service = claimant.service;
             let deferred = place.clearing.deferred;
@@ -106,6 +112,7 @@ impl Board<'_> {
                 Arrival { service, thaw: None, reason, priority: claimant.priority, deferred },
             );
         }
+        fits
     }
 
     /// Whether a container of the claimant may be started on the instance at all.

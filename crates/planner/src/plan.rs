@@ -1,7 +1,7 @@
 //! The plan: actions from observed to target, each with its reason.
 
 use crate::board::Board;
-use crate::model::{ContainerKey, Millis, ServiceId};
+use crate::model::{ContainerKey, Millis, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, RemoveReason, StartReason, StopReason};
 use crate::state::State;
 use crate::targets::Notes;
@@ -161,6 +161,9 @@ pub fn plan(state: &State, now: Millis) -> Plan {
     let mut board = Board::new(state, now);
     let mut wants = board.wants(&mut notes);
     let classes = classes(state);
+    for id in state.service_ids() {
+        board.send_away_unwanted(id);
+    }
     board.estimate(&wants, &classes);
     board.end_frozen();
     for instance in state.instance_ids() {
@@ -169,7 +172,12 @@ pub fn plan(state: &State, now: Millis) -> Plan {
     for class in &classes {
         board.settle(&mut wants, class, &mut notes);
     }
-    board.warm_standbys(&wants, &notes);
+    if board.warm_standbys(&wants, &notes) {
+        // What had to lend its room for that may have room elsewhere.
+        for &id in classes.iter().flatten().filter(|id| state.service(**id).kind == ServiceKind::Fill) {
+            board.place_rest(id, &wants[id.index()]);
+        }
+    }
     let services = wants
         .iter()
         .zip(&board.tallies)

@@ -29,6 +29,8 @@ struct Spare {
     settled: bool,
     /// It is of the service's generation.
     current: bool,
+    /// It can't be told to go at this moment.
+    busy: bool,
     /// It runs already.
     running: bool,
     /// It would end, and not be kept as a standby.
@@ -48,7 +50,6 @@ impl Board<'_> {
     /// Settles the services of one priority, given in the order of names.
     pub(crate) fn settle(&mut self, wants: &mut [Want], class: &[ServiceId], notes: &mut Notes) {
         for &id in class {
-            self.send_away_unwanted(id);
             // What more important work has taken does not come back before the demand is known again.
             let kept = self.tallies[id.index()].kept;
             wants[id.index()].settle_unknown(kept, self.state.service(id).min);
@@ -80,7 +81,7 @@ impl Board<'_> {
     }
 
     /// Sends away what no target can keep: containers of removed services, and fill on draining instances.
-    fn send_away_unwanted(&mut self, id: ServiceId) {
+    pub(crate) fn send_away_unwanted(&mut self, id: ServiceId) {
         let service = self.state.service(id);
         for instance in self.state.instance_ids() {
             let draining = self.spots[instance.index()].state == InstanceState::Draining;
@@ -103,7 +104,7 @@ impl Board<'_> {
     ///
     /// One that runs goes only while as many as the target run without it: a successor that is still on its way
     /// (for a drained instance, an older generation, a standby) does not count yet. What can't be told to go at this
-    /// moment counts as going when its turn comes, so that nothing better goes in its place.
+    /// moment counts as going when its turn comes, so that no successor goes in its place.
     fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
         let tally = self.tallies[id.index()];
         let mut excess = tally.kept.saturating_sub(want.limit);
@@ -113,24 +114,27 @@ impl Board<'_> {
         }
         let service = self.state.service(id);
         let replacing = tally.on_draining > 0 || tally.outdated > 0 || service.standby_per_instance > 0;
+        let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
+            board.spots[instance.index()].fates[at].is_kept()
+                && (board.container(instance, at).phase == Phase::Running || !replacing)
+        };
         let mut candidates = BinaryHeap::new();
         for instance in self.state.instance_ids() {
-            for at in self.positions(instance, id) {
-                let kept = self.spots[instance.index()].fates[at].is_kept();
-                if kept && (self.container(instance, at).phase == Phase::Running || !replacing) {
-                    candidates.push(Reverse(self.spare(instance, at)));
-                }
-            }
+            let there = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
+            candidates.extend(there.map(|at| Reverse(self.spare(instance, at))));
         }
         while excess > 0 {
             let Some(Reverse(candidate)) = candidates.pop() else { break };
+            let (instance, at) = (candidate.instance, candidate.position);
+            if !self.spots[instance.index()].fates[at].is_kept() {
+                continue;
+            }
             // What has gone from the same instance meanwhile may have made it less spare.
-            let again = self.spare(candidate.instance, candidate.position);
+            let again = self.spare(instance, at);
             if again > candidate {
                 candidates.push(Reverse(again));
                 continue;
             }
-            let (instance, at) = (candidate.instance, candidate.position);
             let container = self.container(instance, at);
             let runs = container.phase == Phase::Running;
             if runs && running == 0 {
@@ -138,7 +142,7 @@ impl Board<'_> {
             }
             excess -= 1;
             running = running.saturating_sub(u32::from(runs));
-            if container.operation.is_some() {
+            if candidate.busy {
                 continue;
             }
             let freeze = runs
@@ -155,6 +159,12 @@ impl Board<'_> {
                 StopReason::Surplus { have: tally.kept, target: want.limit }
             };
             self.send_away(instance, at, reason, freeze);
+            if service.placement == Placement::BinPack {
+                // What is left there is more spare than before.
+                let others = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
+                let others = others.map(|at| self.spare(instance, at));
+                candidates.extend(others.filter(|other| !other.busy).map(Reverse));
+            }
         }
     }
 
@@ -168,6 +178,7 @@ impl Board<'_> {
         Spare {
             settled: spot.state != InstanceState::Draining,
             current: !container.outdated,
+            busy: container.operation.is_some(),
             running: container.phase == Phase::Running,
             ends: self.standby_lacking(instance, id) == 0,
             needless: !self.holds_frozen_below(instance, service.priority),
@@ -225,7 +236,7 @@ impl Board<'_> {
     }
 
     /// Starts what a service wants beyond its share, where no equal needs the room.
-    fn place_rest(&mut self, id: ServiceId, want: &Want) -> u64 {
+    pub(crate) fn place_rest(&mut self, id: ServiceId, want: &Want) -> u64 {
         if want.held.is_some() {
             return 0;
         }

@@ -1,7 +1,7 @@
 //! Standbys and other frozen containers: kept to their number, warmed where they lack, ended where nobody wants them.
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{InstanceId, InstanceState, OnPreempt, ServiceId, ServiceKind};
+use crate::model::{InstanceId, InstanceState, OnPreempt, Service, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
 use crate::targets::{Notes, Want};
@@ -91,9 +91,11 @@ impl Board<'_> {
         }
     }
 
-    /// Warms one standby on each instance that lacks one, in room that is free or borrowed from fill: only while
+    /// Warms one standby on each instance that lacks one, in room that is free or borrowed from what is less
+    /// important than anything demanded: only while
     /// every demand is known and met, and nothing that is demanded is on its way; one at a time on an instance.
-    pub(crate) fn warm_standbys(&mut self, wants: &[Want], notes: &Notes) {
+    /// Tells whether any is warmed.
+    pub(crate) fn warm_standbys(&mut self, wants: &[Want], notes: &Notes) -> bool {
         let met = notes.not_done.iter().all(|item| {
             !matches!(item, NotDone::NoRoom { .. } | NotDone::UnknownDemand { .. } | NotDone::UnderWay { .. })
         });
@@ -101,8 +103,13 @@ impl Board<'_> {
             self.state.service(id).kind == ServiceKind::Demand && self.tallies[id.index()].coming > 0
         };
         if !met || self.state.service_ids().any(coming) {
-            return;
+            return false;
         }
+        // A fill that lends its room would take it back from demanded work that is less important, if there is any.
+        let demanded = |service: &&Service| service.kind == ServiceKind::Demand && !service.removed;
+        let above = self.state.services().iter().filter(demanded).map(|service| service.priority).max();
+        let above = above.unwrap_or(0);
+        let mut warmed = false;
         for id in self.state.service_ids() {
             let service = self.state.service(id);
             let want = &wants[id.index()];
@@ -111,15 +118,16 @@ impl Board<'_> {
             if service.kind != ServiceKind::Demand || want.held.is_some() || !settled {
                 continue;
             }
-            let claimant = Claimant { from_fill_only: true, ..Claimant::of(id, service.priority) };
+            let claimant = Claimant { above, ..Claimant::of(id, service.priority) };
             for instance in self.state.instance_ids() {
                 let warming = |arrival: &Arrival| arrival.reason == StartReason::Standby;
                 if self.standby_lacking(instance, id) > 0
                     && !self.spots[instance.index()].arrivals.iter().any(warming)
                 {
-                    self.place_to_freeze(&claimant, instance, StartReason::Standby);
+                    warmed |= self.place_to_freeze(&claimant, instance, StartReason::Standby);
                 }
             }
         }
+        warmed
     }
 }

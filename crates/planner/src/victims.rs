@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 
 use crate::board::{Board, Fate, Frozen};
-use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId, ServiceKind};
+use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
 use crate::standing::Standing;
 
@@ -18,8 +18,10 @@ pub(crate) struct Claimant {
     pub(crate) priority: u32,
     /// It has less than its share: equals above theirs are offered too.
     pub(crate) below_share: bool,
-    /// Only fill services give way: it is for a standby, which takes nothing from work that is demanded.
-    pub(crate) from_fill_only: bool,
+    /// Whatever is less important than this gives way.
+    pub(crate) above: u32,
+    /// The instance itself, which holds too much: what can't be told to go at this moment is offered too.
+    pub(crate) relief: bool,
 }
 
 impl Loss {
@@ -32,8 +34,11 @@ impl Loss {
 impl Claimant {
     /// A service that makes room among what is less important than itself.
     pub(crate) const fn of(service: ServiceId, priority: u32) -> Self {
-        Self { service, priority, below_share: false, from_fill_only: false }
+        Self { service, priority, above: priority, below_share: false, relief: false }
     }
+
+    /// The instance itself: everything there is less important than that it keeps to its capacity.
+    const RELIEF: Self = Self { relief: true, ..Self::of(ServiceId(u32::MAX), 0) };
 }
 
 /// What is lost when some containers give up their room; smaller is better.
@@ -186,33 +191,12 @@ impl Board<'_> {
         if spot.committed.fits(spot.capacity) {
             return;
         }
-        let mut offers = self.offers(instance, &Claimant::of(ServiceId(u32::MAX), 0));
-        for (position, container) in self.state.containers_on(instance).iter().enumerate() {
-            let later = match spot.fates[position] {
-                Fate::Stays(Standing::Busy | Standing::Waiting) => true,
-                Fate::Stays(Standing::Frozen) => container.operation.is_some(),
-                _ => false,
-            };
-            if later {
-                offers.push(Offer {
-                    fresh: true,
-                    needed: true,
-                    priority: Reverse(self.state.service(container.key.service).priority),
-                    within_share: true,
-                    young: false,
-                    running: container.phase != Phase::Frozen,
-                    work_ms: self.work_ms(container),
-                    service: container.key.service,
-                    who: Who::Container(position),
-                });
-            }
-        }
-        offers.sort_unstable();
+        let offers = self.offers(instance, &Claimant::RELIEF);
         let (clearing, _) = self.choose(instance, spot.committed, Resources::UNBOUNDED, &offers);
         // Too much memory in frozen containers, and no slot that one could end in: if none is on its way, the
         // one that is least important takes it from nobody. A moment above capacity is better than for good.
         let slot_comes = !spot.leaving.is_empty()
-            || clearing.victims.iter().any(|victim| !self.is_in(instance, victim.who, Phase::Frozen));
+            || clearing.victims.iter().any(|victim| !self.is_suspended(instance, victim.who));
         for &Victim { who, freeze, .. } in &clearing.victims {
             let Who::Container(position) = who else { continue };
             let waits = slot_comes && !self.may_go_now(instance, position);
@@ -278,13 +262,20 @@ impl Board<'_> {
             if matches!(self.spots[instance.index()].fates[position], Fate::Goes { .. }))
     }
 
-    fn is_in(&self, instance: InstanceId, who: Who, phase: Phase) -> bool {
-        matches!(who, Who::Container(position) if self.container(instance, position).phase == phase)
+    fn runs(&self, instance: InstanceId, who: Who) -> bool {
+        matches!(who, Who::Container(position) if self.container(instance, position).phase == Phase::Running)
+    }
+
+    /// Whether it is frozen, and not on its way to running again: then it gives back no more than its memory.
+    fn is_suspended(&self, instance: InstanceId, who: Who) -> bool {
+        let Who::Container(position) = who else { return false };
+        let thaws = Fate::is_kept(self.spots[instance.index()].fates[position]);
+        self.container(instance, position).phase == Phase::Frozen && !thaws
     }
 
     fn gives(&self, instance: InstanceId, who: Who, freeze: bool) -> Resources {
         let request = self.request(self.service_of(instance, who));
-        if self.is_in(instance, who, Phase::Frozen) {
+        if self.is_suspended(instance, who) {
             request.when_frozen()
         } else if freeze {
             request.minus(request.when_frozen())
@@ -302,7 +293,10 @@ impl Board<'_> {
             let id = container.key.service;
             let service = self.state.service(id);
             let (there, fresh) = match *fate {
-                Fate::Stays(Standing::Settled | Standing::Frozen) => (container.operation.is_none(), true),
+                Fate::Stays(Standing::Settled | Standing::Frozen) if container.operation.is_none() => {
+                    (true, true)
+                }
+                Fate::Stays(Standing::Busy | Standing::Waiting | Standing::Frozen) => (claimant.relief, true),
                 Fate::Goes { reason: StopReason::Preempted { .. }, .. } => {
                     (service.priority > claimant.priority, false)
                 }
@@ -316,8 +310,7 @@ impl Board<'_> {
                 && !young
                 && container.phase != Phase::Frozen
                 && self.tallies[id.index()].over_share() > 0;
-            let less_important = service.priority > claimant.priority
-                && (!claimant.from_fill_only || service.kind == ServiceKind::Fill);
+            let less_important = service.priority > claimant.above;
             if there && (less_important || equal_gives) {
                 offers.push(Offer {
                     fresh,
@@ -325,7 +318,7 @@ impl Board<'_> {
                     priority: Reverse(service.priority),
                     within_share: true,
                     young,
-                    running: container.phase != Phase::Frozen,
+                    running: !self.is_suspended(instance, Who::Container(position)),
                     work_ms,
                     service: id,
                     who: Who::Container(position),
@@ -437,7 +430,7 @@ impl Board<'_> {
             let freeze = freezing
                 && offer.running
                 && self.freezes(offer.service)
-                && self.is_in(instance, offer.who, Phase::Running)
+                && self.runs(instance, offer.who)
                 && frozen.with(request).within(bounds);
             let gives = self.gives(instance, offer.who, freeze);
             if !relieves(committed, spot.capacity, gives) {

@@ -8,7 +8,8 @@ mod common;
 use common::{NOW, World};
 use planner::{
     Backoff, Container, ContainerKey, Delta, Instance, InstanceId, InstanceState, Millis, OnPreempt,
-    Operation, Phase, Placement, Reading, Resources, Service, ServiceId, Standing, State, invariants, plan,
+    Operation, Phase, Placement, Plan, Reading, Resources, Service, ServiceId, Standing, State, invariants,
+    plan,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -223,14 +224,25 @@ fn wild_operation(state: &State, instance: InstanceId, seed: usize) -> Option<Op
     }
 }
 
+/// While everything that was planned is under way, nothing further is.
+fn check_nothing_further(world: &World, made: &Plan) -> Result<(), TestCaseError> {
+    let again = world.plan();
+    prop_assert!(
+        again.actions.is_empty(),
+        "after {:#?}\nmore is planned:\n{}",
+        world.words(made),
+        world.show(&again)
+    );
+    Ok(())
+}
+
 /// Everything that must hold of one plan made from a state in which nothing is under way.
 fn check_quiet(world: &mut World) -> Result<(), TestCaseError> {
     let made = world.plan();
     invariants::no_superfluous_stop(&world.state, &made)
         .map_err(|fault| TestCaseError::fail(format!("{fault}\n{}", world.show(&made))))?;
     world.issue(&made);
-    let again = world.plan();
-    prop_assert!(again.actions.is_empty(), "while under way, more is planned:\n{}", world.show(&again));
+    check_nothing_further(world, &made)?;
     world.finish();
     let faulty = |fault: String| TestCaseError::fail(format!("{fault}\nat the end: {world:?}"));
     invariants::capacity(&world.state).map_err(faulty)?;
@@ -247,6 +259,7 @@ fn check_any_order(world: &mut World, order: &[u16], rounds: usize) -> Result<()
     for _ in 0..rounds {
         let made = world.plan();
         world.issue(&made);
+        check_nothing_further(world, &made)?;
         let movable = world.movable();
         if movable.is_empty() {
             prop_assert!(made.actions.is_empty());
@@ -290,6 +303,22 @@ proptest! {
     #[test]
     fn any_order_of_steps(
         mut world in world(Kind { sizes: true, under_way: true, ..Kind::default() }),
+        order in prop::collection::vec(any::<u16>(), 24),
+    ) {
+        check_any_order(&mut world, &order, 600)?;
+    }
+
+    #[test]
+    fn any_order_of_steps_in_trouble(
+        mut world in world(Kind { trouble: true, under_way: true, ..Kind::default() }),
+        order in prop::collection::vec(any::<u16>(), 24),
+    ) {
+        check_any_order(&mut world, &order, 600)?;
+    }
+
+    #[test]
+    fn any_order_of_steps_with_freezing(
+        mut world in world(Kind { freezing: true, under_way: true, ..Kind::default() }),
         order in prop::collection::vec(any::<u16>(), 24),
     ) {
         check_any_order(&mut world, &order, 600)?;

@@ -160,6 +160,11 @@ impl World {
 
     /// One container's operation goes one step on.
     pub fn step(&mut self, key: ContainerKey) {
+        self.move_on(key);
+        self.forget_left();
+    }
+
+    fn move_on(&mut self, key: ContainerKey) {
         let Some(mut container) = self.state.container(key).cloned() else { return };
         match (&container.operation, container.phase) {
             (_, Phase::Stopping | Phase::Exited)
@@ -186,6 +191,17 @@ impl World {
             }
         }
         self.state.apply(Delta::Container(container));
+    }
+
+    /// Whoever waited for a container that has left its room now does not wait for it again.
+    fn forget_left(&mut self) {
+        let waiting: Vec<Container> = self.state.containers().cloned().collect();
+        for mut container in waiting {
+            if let Some(Operation::Start { after } | Operation::Thaw { after }) = &mut container.operation {
+                after.retain(|&key| !self.state.container(key).is_none_or(Container::has_left));
+                self.state.apply(Delta::Container(container));
+            }
+        }
     }
 
     /// Everything under way comes to its end.
