@@ -65,7 +65,7 @@ pub struct DecisionAction {
     pub service: String,
     /// The instance of the container.
     pub instance: String,
-    /// The container's name.
+    /// Which container: `priority1/0 on instance-1` is the one of that service with that number there.
     pub container: String,
     /// The containers whose room it takes.
     pub after: Vec<String>,

@@ -118,6 +118,9 @@ struct Memory {
     ran: bool,
     /// From when its start is measured, until it has been seen to run.
     start_from: Option<Millis>,
+    /// This process has started it. How one of a predecessor's ends says nothing of starts: the predecessor may have
+    /// asked for it, or not have started it at all.
+    started_here: bool,
     /// We have asked for its end.
     stop_asked: bool,
     /// Its end has been noticed.
@@ -552,6 +555,7 @@ impl Cluster {
                 alive_since: None,
                 ran: false,
                 start_from: None,
+                started_here: false,
                 stop_asked: false,
                 ended: false,
                 starting_until: None,
@@ -606,6 +610,7 @@ impl Cluster {
             } else if container.phase == Phase::Exited
                 && !memory.stop_asked
                 && !memory.ended
+                && (memory.started_here || starting.is_some())
                 && (before != Phase::Exited || memory.start_from.is_some() || starting.is_some())
             {
                 memory.ended = true;
@@ -628,7 +633,7 @@ impl Cluster {
             let Some(memory) = self.memories.remove(id) else { continue };
             let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
             let alive = matches!(memory.phase, Phase::Starting | Phase::Running);
-            if alive && !memory.stop_asked && lived_ms < RAN_WELL_MS {
+            if alive && memory.started_here && !memory.stop_asked && lived_ms < RAN_WELL_MS {
                 let words = format!("it was gone within {RAN_WELL_MS} ms");
                 noticed.push(Noticed::DiedYoung { key: known.container.key, words });
             }
@@ -803,12 +808,14 @@ impl Cluster {
                 alive_since: Some(now),
                 ran: false,
                 start_from: None,
+                started_here: false,
                 stop_asked: false,
                 ended: false,
                 starting_until: None,
                 leave: None,
             });
             memory.ordinal = key.ordinal;
+            memory.started_here = true;
             if !memory.ran && memory.phase != Phase::Exited {
                 memory.alive_since.get_or_insert(now);
                 memory.start_from = operation.room_since.or(Some(operation.issued_at));
