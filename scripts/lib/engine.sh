@@ -39,6 +39,8 @@ start_engine() {
     step "starting the Docker engine: systemctl start docker"
     systemctl start docker || fail "systemctl start docker failed; see: journalctl -u docker"
   else
+    forget_pid_of_dead dockerd /var/run/docker.pid
+    forget_pid_of_dead containerd /var/run/docker/containerd/containerd.pid
     step "no Docker engine answers and there is no systemd: starting dockerd in the background, log in $ENGINE_LOG"
     setsid nohup dockerd >"$ENGINE_LOG" 2>&1 </dev/null &
     local pid=$!
@@ -53,6 +55,15 @@ start_engine() {
     sleep 1
     waited=$((waited + 1))
   done
+}
+
+# Removes NAME's pid file if no such process has its number. An engine that was killed leaves its own behind, and takes
+# whatever process has been given the number since for itself.
+forget_pid_of_dead() {
+  local name=$1 file=$2 pid
+  [ -f "$file" ] || return 0
+  pid=$(cat "$file")
+  [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ] || rm -f "$file"
 }
 
 # Sets COMPOSE to v2 (`docker compose`, or a docker-compose of that version) or v1 (1.27 or later).
