@@ -117,7 +117,8 @@ impl State {
         assert!(services.windows(2).all(|pair| pair[0].name != pair[1].name), "service names are unique");
         assert!(instances.windows(2).all(|pair| pair[0].name != pair[1].name), "instance names are unique");
         for service in &mut services {
-            service.request.slots = service.request.slots.max(1);
+            // One more than there can be fits nowhere, like anything larger.
+            service.request.slots = service.request.slots.clamp(1, Resources::SLOTS_MAX + 1);
             if service.removed {
                 service.priority = u32::MAX;
             }

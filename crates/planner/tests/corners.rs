@@ -1,0 +1,302 @@
+//! Corners: states that are rare, and what must not happen in them.
+
+mod common;
+
+use common::World;
+use planner::{
+    Action, Backoff, Container, Delta, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
+    Resources, Service, StopReason, plan,
+};
+
+fn change(world: &mut World, service: &str, instance: &str, ordinal: u32, with: impl FnOnce(&mut Container)) {
+    let mut container = world.state.container(world.key(service, instance, ordinal)).unwrap().clone();
+    with(&mut container);
+    world.state.apply(Delta::Container(container));
+}
+
+fn kinds(world: &World) -> Vec<String> {
+    let name = |action: &Action| format!("{} {}", action.kind(), world.state.describe(action.container()));
+    world.plan().actions.iter().map(name).collect()
+}
+
+#[test]
+fn what_a_removed_service_has_on_a_lost_instance_is_left_alone() {
+    let gone = Service { removed: true, ..Service::demand("gone", 1) };
+    let mut world = World::pool(vec![gone], 2, 2);
+    world.put("gone", "instance-1", 0, Phase::Running, 0);
+    world.put("gone", "instance-2", 0, Phase::Running, 0);
+    world.instance_state("instance-1", InstanceState::Lost);
+    assert_eq!(kinds(&world), ["stop gone/0 on instance-2"]);
+}
+
+#[test]
+fn the_room_of_a_removed_service_goes_first_however_important_it_was() {
+    let gone = Service { removed: true, ..Service::demand("gone", 1) };
+    let mut world = World::pool(vec![gone, Service::demand("web", 2), Service::fill("batch", 3)], 1, 2);
+    world.put("gone", "instance-1", 0, Phase::Running, 90_000);
+    world.put("batch", "instance-1", 0, Phase::Running, 0);
+    world.demand("web", 1);
+    assert_eq!(kinds(&world), ["stop gone/0 on instance-1", "start web/0 on instance-1"]);
+}
+
+#[test]
+fn slots_are_always_limited_and_always_taken() {
+    let nothing = Service { request: Resources::ZERO, ..Service::demand("web", 1) };
+    let unlimited = Resources::slots_only(Resources::UNLIMITED);
+    let mut world = World::new(vec![nothing], vec![Instance::ready("instance-1", unlimited)]);
+    let instance = world.state.instance_id("instance-1").unwrap();
+    world.state.apply(Delta::Capacity { instance, capacity: unlimited });
+    assert_eq!(world.state.instance(instance).capacity.slots, Resources::SLOTS_MAX);
+    assert_eq!(world.state.service(world.service("web")).request, Resources::ONE_SLOT);
+}
+
+#[test]
+fn the_largest_numbers_are_no_trouble() {
+    let all = Resources { slots: u64::MAX, cpu_millis: u64::MAX, memory_mib: u64::MAX };
+    let small = Resources { memory_mib: u64::MAX, ..Resources::ONE_SLOT };
+    let huge = Service { min: u32::MAX, weight: u32::MAX, request: all, ..Service::demand("huge", 2) };
+    let equal =
+        Service { max: 2, on_preempt: OnPreempt::Freeze, request: small, ..Service::fill("equal", 2) };
+    let hosts = (1..=2).map(|n| Instance::ready(format!("instance-{n}"), all)).collect();
+    let mut world = World::new(vec![huge, equal, Service::demand("web", 1)], hosts);
+    world.demand("web", 3);
+    for ordinal in 0..3 {
+        world.put("equal", "instance-1", ordinal, Phase::Frozen, 10);
+        world.put("huge", "instance-1", ordinal, Phase::Running, 10);
+    }
+    world.converge(4);
+    assert_eq!((world.running("web"), world.running("huge")), (3, 0));
+}
+
+#[test]
+fn what_is_being_frozen_is_told_nothing_else_before_that_has_ended() {
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let mut world = World::pool(vec![Service::demand("web", 1), batch], 1, 2);
+    world.put("batch", "instance-1", 0, Phase::Frozen, 10);
+    change(&mut world, "batch", "instance-1", 0, |it| it.operation = Some(Operation::Freeze));
+    let instance = world.state.instance_id("instance-1").unwrap();
+    let capacity = Resources { slots: 0, ..Resources::ZERO };
+    world.state.apply(Delta::Capacity { instance, capacity });
+    world.demand("web", 2);
+    assert!(kinds(&world).is_empty());
+}
+
+/// One instance of two slots and 4 MiB; batch is frozen for more important work and takes 2 MiB.
+fn memory() -> World {
+    let request = Resources { memory_mib: 2, ..Resources::ONE_SLOT };
+    let batch = Service { on_preempt: OnPreempt::Freeze, request, ..Service::fill("batch", 2) };
+    let capacity = Resources { memory_mib: 4, ..Resources::slots_only(2) };
+    World::new(vec![Service::demand("web", 1), batch], vec![Instance::ready("instance-1", capacity)])
+}
+
+fn lower_memory(world: &mut World, memory_mib: u64) {
+    let instance = world.state.instance_id("instance-1").unwrap();
+    let capacity = Resources { memory_mib, ..world.state.instance(instance).capacity };
+    world.state.apply(Delta::Capacity { instance, capacity });
+}
+
+#[test]
+fn memory_is_not_relieved_by_freezing() {
+    let mut world = memory();
+    world.demand("web", 0);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    lower_memory(&mut world, 1);
+    assert_eq!(kinds(&world), ["stop batch/0 on instance-1"]);
+}
+
+#[test]
+fn too_much_frozen_memory_ends_where_every_slot_is_taken() {
+    let mut world = memory();
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("web", "instance-1", 1, Phase::Running, 10);
+    world.put("batch", "instance-1", 0, Phase::Frozen, 10);
+    lower_memory(&mut world, 1);
+    assert_eq!(kinds(&world), ["stop batch/0 on instance-1"], "no slot comes, and web is worth more");
+    // A slot comes: the frozen one ends in it.
+    change(&mut world, "web", "instance-1", 1, |it| it.operation = Some(Operation::Stop));
+    world.demand("web", 1);
+    assert!(kinds(&world).is_empty());
+    world.finish();
+    assert_eq!(kinds(&world), ["stop batch/0 on instance-1"]);
+}
+
+#[test]
+fn a_frozen_one_that_has_no_room_to_end_in_does_not_hold_up_others() {
+    // Its two slots are more than the one that is free: there is no room in memory for web, but for batch.
+    let request = Resources { slots: 2, memory_mib: 2, cpu_millis: 0 };
+    let frozen = Service { on_preempt: OnPreempt::Freeze, request, ..Service::demand("frozen", 2) };
+    let web =
+        Service { request: Resources { memory_mib: 1, ..Resources::ONE_SLOT }, ..Service::demand("web", 1) };
+    let capacity = Resources { memory_mib: 4, ..Resources::slots_only(3) };
+    let services = vec![web, frozen, Service::fill("batch", 3)];
+    let mut world = World::new(services, vec![Instance::ready("instance-1", capacity)]);
+    world.demand("web", 3);
+    world.demand("frozen", 0);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("web", "instance-1", 1, Phase::Running, 10);
+    world.put("frozen", "instance-1", 0, Phase::Frozen, 10);
+    assert_eq!(kinds(&world), ["start batch/0 on instance-1"]);
+    assert!(matches!(world.plan().not_done[0], NotDone::NoRoom { count: 1, .. }));
+}
+
+#[test]
+fn standbys_borrow_one_slot_of_an_instance_at_a_time() {
+    let standby = |name, priority| Service { standby_per_instance: 1, ..Service::demand(name, priority) };
+    let mut world = World::pool(vec![standby("a", 1), standby("b", 2), Service::fill("batch", 3)], 1, 4);
+    world.demand("a", 0);
+    world.demand("b", 0);
+    for ordinal in 0..4 {
+        world.put("batch", "instance-1", ordinal, Phase::Running, 10);
+    }
+    assert_eq!(world.plan().actions.len(), 2, "{:?}", kinds(&world));
+    let plan = world.plan();
+    world.issue(&plan);
+    let key = world.key("a", "instance-1", 0);
+    world.finish();
+    assert_eq!(world.state.container(key).unwrap().phase, Phase::Running);
+    world.converge(6);
+    let frozen = world.state.containers().filter(|it| it.phase == Phase::Frozen).count();
+    assert_eq!((frozen, world.running("batch")), (2, 4));
+}
+
+#[test]
+fn a_standby_borrows_nothing_that_demanded_work_would_have_to_make_up_for() {
+    let a = Service { standby_per_instance: 1, ..Service::demand("a", 1) };
+    let services = vec![a, Service { max: 1, ..Service::fill("middle", 2) }, Service::demand("z", 3)];
+    let mut world = World::pool(services, 1, 2);
+    world.demand("a", 0);
+    world.demand("z", 1);
+    world.put("middle", "instance-1", 0, Phase::Running, 10);
+    world.put("z", "instance-1", 0, Phase::Running, 10);
+    assert!(kinds(&world).is_empty());
+}
+
+#[test]
+fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
+    let mut world = World::pool(vec![Service::demand("web", 1)], 2, 2);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 90_000);
+    change(&mut world, "web", "instance-1", 0, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    world.put("web", "instance-2", 0, Phase::Running, 10);
+    world.instance_state("instance-1", InstanceState::Draining);
+    assert!(kinds(&world).is_empty());
+}
+
+#[test]
+fn while_its_successor_is_on_its_way_an_old_one_is_no_surplus_for_others() {
+    // b's old one is to go once the new one runs: until then it is as important as b is, and batch goes.
+    let services = vec![Service::demand("a", 1), Service::demand("b", 2), Service::fill("batch", 3)];
+    let mut world = World::pool(services, 1, 3);
+    world.demand("a", 1);
+    world.demand("b", 1);
+    world.put("b", "instance-1", 0, Phase::Running, 10);
+    world.put("b", "instance-1", 1, Phase::Starting, 0);
+    world.put("batch", "instance-1", 0, Phase::Running, 90_000);
+    change(&mut world, "b", "instance-1", 0, |it| it.outdated = true);
+    change(&mut world, "b", "instance-1", 1, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    assert_eq!(kinds(&world), ["stop batch/0 on instance-1", "start a/0 on instance-1"]);
+}
+
+#[test]
+fn a_moment_of_unknown_demand_does_not_cut_scale_down_short() {
+    let web = Service { scale_down_after_ms: 30_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 6);
+    world.demand("web", 6);
+    world.converge(2);
+    world.unknown("web");
+    world.now = world.now.plus(10_000);
+    world.demand("web", 2);
+    assert!(kinds(&world).is_empty());
+    assert_eq!(world.plan().next_wake_at, Some(common::NOW.plus(25_000)), "stale, at first");
+    world.now = common::NOW.plus(29_999);
+    assert!(kinds(&world).is_empty());
+    world.now = common::NOW.plus(30_000);
+    assert_eq!(world.plan().actions.len(), 4);
+}
+
+#[test]
+fn an_outdated_fill_stays_where_its_successor_would_have_no_room() {
+    let mut world = World::pool(vec![Service::fill("batch", 1), Service::demand("web", 2)], 1, 1);
+    world.demand("web", 1);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    change(&mut world, "batch", "instance-1", 0, |it| it.outdated = true);
+    change(&mut world, "web", "instance-1", 0, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn nothing_outdated_is_replaced_while_starts_are_held_back() {
+    for service in [Service::demand("web", 1), Service::fill("web", 1)] {
+        let mut world = World::pool(vec![service], 1, 1);
+        world.demand("web", 1);
+        world.put("web", "instance-1", 0, Phase::Running, 10);
+        change(&mut world, "web", "instance-1", 0, |it| it.outdated = true);
+        let (service, until) = (world.service("web"), world.now.plus(1_000));
+        for instance in [None, world.state.instance_id("instance-1")] {
+            let mut world = world.clone();
+            world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+            let made = world.plan();
+            assert!(made.actions.is_empty(), "{}", world.show(&made));
+            assert!(made.not_done.contains(&NotDone::ReplacementWaits { service, count: 1 }));
+            assert_eq!(made.next_wake_at.unwrap(), until);
+        }
+    }
+}
+
+#[test]
+fn an_unknown_demand_with_a_min_moves_nothing_off_a_drained_instance() {
+    let web = Service { min: 3, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 4);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("web", "instance-1", 1, Phase::Running, 10);
+    world.instance_state("instance-1", InstanceState::Draining);
+    // min is 3 and two run: one more starts, and the two stay until it is known how many are wanted.
+    let plan = world.converge(2);
+    assert_eq!(world.running("web"), 3);
+    assert!(plan.not_done.iter().any(|it| matches!(it, NotDone::DrainWaits { count: 2, .. })));
+    world.demand("web", 1);
+    world.converge(4);
+    assert_eq!(world.running("web"), 3, "min still holds");
+    assert!(world.state.containers_on(world.key("web", "instance-1", 0).instance).is_empty());
+}
+
+#[test]
+fn one_that_was_created_and_is_being_stopped_is_removed_after_that() {
+    let mut world = World::pool(vec![Service::demand("web", 1)], 1, 1);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Created, 0);
+    change(&mut world, "web", "instance-1", 0, |it| it.operation = Some(Operation::Stop));
+    assert!(kinds(&world).is_empty());
+    change(&mut world, "web", "instance-1", 0, |it| it.operation = None);
+    assert_eq!(kinds(&world), ["remove web/0 on instance-1"]);
+}
+
+#[test]
+fn a_number_that_is_waited_for_is_not_given_again() {
+    // batch/0 waits for web/0, of which nothing is known any more: a new web/0 would never leave.
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
+    let gone = world.key("web", "instance-1", 0);
+    world.put("batch", "instance-1", 0, Phase::Created, 0);
+    change(&mut world, "batch", "instance-1", 0, |it| {
+        it.operation = Some(Operation::Start { after: vec![gone] })
+    });
+    world.demand("web", 2);
+    assert_eq!(kinds(&world), ["start web/1 on instance-1", "start web/2 on instance-1"]);
+}
+
+#[test]
+fn over_capacity_the_more_important_stays_while_the_less_important_cannot_be_told_to_go() {
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 1);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    change(&mut world, "batch", "instance-1", 0, |it| {
+        it.operation = Some(Operation::Start { after: vec![] })
+    });
+    assert!(kinds(&world).is_empty());
+    change(&mut world, "batch", "instance-1", 0, |it| it.operation = None);
+    let made = plan(&world.state, world.now);
+    assert!(matches!(made.actions[..], [Action::Stop { reason: StopReason::OverCapacity, .. }]));
+}
