@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use force12_scheduler::config::{self, Environment, Loaded};
 use force12_scheduler::connections::Connections;
 use force12_scheduler::{SERVICE, check, demand, drain, http, run};
 use service_kit::auth::Operator;
 use service_kit::cli::{self, Command};
-use service_kit::{generated, healthcheck, telemetry};
+use service_kit::{generated, healthcheck, shutdown, telemetry};
 
 /// Runs the containers that important work needs, and fills what is left with less important work.
 ///
@@ -131,7 +132,7 @@ fn with_config(path: &Path, environment: Environment<'_>, then: impl FnOnce(Load
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    shutdown::block_on(work).context("cannot start the runtime")?
 }
 
 fn print(text: &str) -> ExitCode {

@@ -70,9 +70,7 @@ fn check_health(healthcheck: &Healthcheck) -> ExitCode {
 
 fn run(settings: Settings, operator: Operator) -> ExitCode {
     let ended = service_kit::telemetry::init("status-api").map_err(anyhow::Error::from).and_then(|()| {
-        tokio::runtime::Runtime::new()
-            .context("cannot start the runtime")?
-            .block_on(serve(settings, operator))
+        service_kit::shutdown::block_on(serve(settings, operator)).context("cannot start the runtime")?
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
