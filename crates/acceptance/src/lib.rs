@@ -4,7 +4,7 @@
 //! stream ([`observer`]) and by the demand source's own answers ([`demand`]), never by what they say of
 //! themselves. Every run has a cluster name of its own, and removes what it made.
 //!
-//! A run that is killed can't: `docker rm --force $(docker ps --all --quiet --filter name=force12-acc-)` does, and
+//! A run that is killed can't: `docker rm --force $(docker ps --all --quiet --filter name=force12.acc-)` does, and
 //! with `name=acceptance.stranger-of-acc-` for the strangers.
 //!
 //! `cargo test -p acceptance` needs a Docker engine on this machine, and fails without one. The checks of one

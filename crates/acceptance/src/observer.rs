@@ -158,7 +158,7 @@ impl Record {
         let stranger = attribute(STRANGER_LABEL) == cluster;
         // By name too, so that one of ours that lacks its labels is not overlooked.
         let ours = attribute(CLUSTER_LABEL) == cluster
-            || attribute("name").starts_with(&format!("force12-{cluster}-"));
+            || attribute("name").starts_with(&format!("force12.{cluster}."));
         let event = Event {
             at: message.time_nano.unwrap_or_default(),
             action,

@@ -57,8 +57,9 @@ impl Identity {
         digits.parse().ok().filter(|ordinal: &u32| ordinal.to_string() == digits)
     }
 
+    /// The names of clusters, services and instances are of `a-z`, `0-9` and `-`: a dot comes only between them.
     fn name_stem(&self) -> String {
-        format!("force12-{}-{}-{}-", self.cluster, self.service, self.instance)
+        format!("force12.{}.{}.{}.", self.cluster, self.service, self.instance)
     }
 }
 
@@ -102,10 +103,19 @@ mod tests {
 
     #[test]
     fn a_name_gives_its_number_back() {
-        assert_eq!(identity().name(12), "force12-demo-web-instance-1-12");
+        assert_eq!(identity().name(12), "force12.demo.web.instance-1.12");
         for ordinal in [0, 7, u32::MAX] {
             assert_eq!(identity().ordinal(&identity().name(ordinal)), Some(ordinal));
         }
+    }
+
+    #[test]
+    fn no_two_identities_share_a_name() {
+        let named = |service: &str, instance: &str| {
+            Identity { service: service.to_owned(), instance: instance.to_owned(), ..identity() }.name(0)
+        };
+        assert_ne!(named("web", "eu-1"), named("web-eu", "1"));
+        assert_eq!(Identity { instance: "1".to_owned(), ..identity() }.ordinal(&named("web", "1-0")), None);
     }
 
     #[test]
@@ -113,13 +123,14 @@ mod tests {
         for name in [
             "",
             "quirky_dijkstra",
-            "force12-demo-web-instance-1-",
-            "force12-demo-web-instance-1-01",
-            "force12-demo-web-instance-1-+1",
-            "force12-demo-web-instance-1-4294967296",
-            "force12-demo-web-instance-1-1-old",
-            "force12-demo-web-instance-11-1",
-            "force12-other-web-instance-1-1",
+            "force12.demo.web.instance-1.",
+            "force12.demo.web.instance-1.01",
+            "force12.demo.web.instance-1.+1",
+            "force12.demo.web.instance-1.4294967296",
+            "force12.demo.web.instance-1.1.old",
+            "force12-demo-web-instance-1-1",
+            "force12.demo.web.instance-11.1",
+            "force12.other.web.instance-1.1",
         ] {
             assert_eq!(identity().ordinal(name), None, "{name}");
         }

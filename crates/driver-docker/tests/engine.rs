@@ -42,7 +42,7 @@ async fn a_container_with_labels_from_its_image_is_nobodys_of_ours_whatever_its_
     let by_any_name = cluster.run_foreign(&format!("foreign-{}", cluster.name), &image).await;
     // The name that its labels give: the worst case.
     let by_our_name =
-        cluster.run_foreign(&format!("force12-{}-web-{INSTANCE}-0", cluster.name), &image).await;
+        cluster.run_foreign(&format!("force12.{}.web.{INSTANCE}.0", cluster.name), &image).await;
     assert_eq!(observe(&driver).await.containers, []);
 
     let message = rejected(driver.start(&start_of(0, workload(&[])), None).await, "conflict");
@@ -67,7 +67,7 @@ async fn an_image_that_carries_our_labels_is_refused_before_anything_is_made_of_
     let message = rejected(driver.prepare(&spec).await, "bad_spec");
     assert!(message.contains("carries the label force12.cluster"), "{message}");
     rejected(driver.start(&start_of(0, spec), None).await, "bad_spec");
-    let name = format!("force12-{}-web-{INSTANCE}-0", cluster.name);
+    let name = format!("force12.{}.web.{INSTANCE}.0", cluster.name);
     let found = engine().inspect_container(&name, None).await;
     assert!(found.is_err(), "nothing was created: {found:?}");
 }

@@ -64,7 +64,7 @@ async fn sigterm_ends_the_services_and_drain_ends_the_workloads() {
     let drained = stack.checked_timeline().await.unwrap();
     assert_eq!(drained.running_total().at(now_ns()), 0, "drain stops every workload");
     let left = stack.engine.containers_with(CLUSTER_LABEL, &stack.cluster).await.unwrap();
-    let ours = format!("/force12-{}-", stack.cluster);
+    let ours = format!("/force12.{}.", stack.cluster);
     let left: Vec<_> =
         left.iter().flat_map(|c| c.names.iter().flatten()).filter(|n| n.starts_with(&ours)).collect();
     assert!(left.is_empty(), "drain leaves {left:?}");

@@ -19,7 +19,7 @@ async fn the_observer_sees_what_the_engine_does() {
 
     let mut body = stranger(&cluster, &image, "none");
     body.labels = Some([(CLUSTER_LABEL.to_owned(), cluster.clone())].into());
-    let name = format!("force12-{cluster}-one-a-1");
+    let name = format!("force12.{cluster}.one.a.1");
     let id = engine.create(&name, body).await.unwrap();
     engine.start(&id).await.unwrap();
     let bound = Duration::from_secs(5);

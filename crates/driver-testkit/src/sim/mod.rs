@@ -40,5 +40,5 @@ pub use self::image::Behaviour;
 
 /// The name of a container that Force12 starts.
 fn container_name(cluster: &str, service: &str, instance: &str, ordinal: u32) -> String {
-    format!("force12-{cluster}-{service}-{instance}-{ordinal}")
+    format!("force12.{cluster}.{service}.{instance}.{ordinal}")
 }

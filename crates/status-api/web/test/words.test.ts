@@ -103,7 +103,7 @@ it("an action is a sentence with what became of it", () => {
     action: "stop",
     service: "priority2",
     instance: "instance-1",
-    container: "force12-demo-priority2-instance-1-0",
+    container: "force12.demo.priority2.instance-1.0",
     after: [],
     reason: "preempted",
     words: "stop priority2/0 on instance-1 to make room for priority1 (priority 1)",
