@@ -102,15 +102,13 @@ impl Board<'_> {
         }
         let Some(place) = self.place_at(claimant, instance) else { return false };
         let frozen = self.frozen_after(instance, &place.clearing).with(self.request(claimant.service));
-        let fits = frozen.within(self.state.instance(instance));
+        // Room that is made in two steps would be taken back by fill in between.
+        let fits = !place.clearing.deferred && frozen.within(self.state.instance(instance));
         if fits {
             self.clear(instance, &place.clearing, claimant);
             let service = claimant.service;
-            let deferred = place.clearing.deferred;
-            self.bring(
-                instance,
-                Arrival { service, thaw: None, reason, priority: claimant.priority, deferred },
-            );
+            let priority = claimant.priority;
+            self.bring(instance, Arrival { service, thaw: None, reason, priority, deferred: false });
         }
         fits
     }

@@ -280,7 +280,7 @@ fn a_number_that_is_waited_for_is_not_given_again() {
     let gone = world.key("web", "instance-1", 0);
     world.put("batch", "instance-1", 0, Phase::Created, 0);
     change(&mut world, "batch", "instance-1", 0, |it| {
-        it.operation = Some(Operation::Start { after: vec![gone] })
+        it.operation = Some(Operation::Start { after: vec![gone] });
     });
     world.demand("web", 2);
     assert_eq!(kinds(&world), ["start web/1 on instance-1", "start web/2 on instance-1"]);
@@ -293,7 +293,7 @@ fn over_capacity_the_more_important_stays_while_the_less_important_cannot_be_tol
     world.put("web", "instance-1", 0, Phase::Running, 10);
     world.put("batch", "instance-1", 0, Phase::Running, 10);
     change(&mut world, "batch", "instance-1", 0, |it| {
-        it.operation = Some(Operation::Start { after: vec![] })
+        it.operation = Some(Operation::Start { after: vec![] });
     });
     assert!(kinds(&world).is_empty());
     change(&mut world, "batch", "instance-1", 0, |it| it.operation = None);

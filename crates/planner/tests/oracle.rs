@@ -63,7 +63,9 @@ fn build(wishes: &[Wish], pool: &[Vec<Option<usize>>], ages: &[u64], wanted: imp
 /// Containers by service, which is the order of importance.
 fn have(world: &World) -> Vec<u32> {
     let mut counts = vec![0; world.state.services().len()];
-    world.state.containers().for_each(|container| counts[container.key.service.index()] += 1);
+    for container in world.state.containers() {
+        counts[container.key.service.index()] += 1;
+    }
     counts
 }
 
@@ -84,7 +86,9 @@ fn every_count(limits: &[u32], slots: u32) -> Vec<Vec<u32>> {
 /// How many of each service are left when these are stopped.
 fn left(have: &[u32], stopped: &[&Container]) -> Vec<u32> {
     let mut left = have.to_vec();
-    stopped.iter().for_each(|container| left[container.key.service.index()] -= 1);
+    for container in stopped {
+        left[container.key.service.index()] -= 1;
+    }
     left
 }
 
