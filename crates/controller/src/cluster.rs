@@ -31,7 +31,7 @@ const UNKNOWN_GRACE_MS: u64 = 10_000;
 /// The least important of all: what is surplus anyway is the first to go.
 const REMOVED_PRIORITY: u32 = u32::MAX;
 
-/// An engine, as long as the controller runs: not reused when drivers change.
+/// An engine, as long as the controller runs. It stays the same when a new driver speaks with the same engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EngineId(pub(crate) u64);
 
@@ -375,8 +375,11 @@ impl Cluster {
             .map(|instance| {
                 let engine = engine_of(&instance.name);
                 match before.remove(instance.name.as_str()) {
-                    Some(known) => KnownInstance { engine, containers: Vec::new(), ..known },
-                    None => KnownInstance {
+                    Some(known) if known.engine == engine => {
+                        KnownInstance { containers: Vec::new(), ..known }
+                    }
+                    // What another engine has said of it says nothing of this one.
+                    _ => KnownInstance {
                         name: instance.name.as_str().into(),
                         engine,
                         observed: None,

@@ -25,7 +25,7 @@ use crate::executor::{Done, Ended, OperationId, execute};
 use crate::feed::follow;
 use crate::handle::{Command, CommandError, Handle, Shared, UpdateError, lock};
 use crate::latency::{Latency, Reactions};
-use crate::observer::{Post, Report, observe};
+use crate::observer::{Post, observe};
 use crate::prepare::{PREPARE_LIMIT, Preparation, prepare};
 use crate::settings::{Engines, Settings, SettingsError};
 use crate::view::{self, View};
@@ -58,7 +58,7 @@ pub struct Parts {
 /// How far the loop is in getting to know what is there, once, before it plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Adoption {
-    /// Not every engine has been observed, or is lost.
+    /// Not every engine has been observed or is lost, or all of them are.
     Observing,
     /// What was found half made has been told to go.
     Clearing,
@@ -77,6 +77,8 @@ pub struct Controller {
     cluster: Cluster,
     engines: BTreeMap<EngineId, Engine>,
     engines_started: u64,
+    /// [`Settings::lost_after_ms`] in force, for the observers.
+    lost_after: watch::Sender<Duration>,
     demands: Demands,
     standings: Standings,
     /// What an operator has said about services, over what is configured.
@@ -118,6 +120,7 @@ impl Controller {
         let fill_hold_until = clock.now().plus(settings.start_hold_ms);
         let bare = Settings { services: Vec::new(), instances: Vec::new(), ..settings.clone() };
         let cluster = Cluster::new(&bare, |_| EngineId(0), fill_hold_until);
+        let lost_after = watch::Sender::new(Duration::from_millis(settings.lost_after_ms));
         let controller = Self {
             settings,
             clock,
@@ -127,6 +130,7 @@ impl Controller {
             cluster,
             engines: BTreeMap::new(),
             engines_started: 0,
+            lost_after,
             demands: Demands::default(),
             standings: Standings::default(),
             paused: HashMap::new(),
@@ -305,6 +309,20 @@ impl Controller {
                 return Err(UpdateError::InstanceHoldsContainers { instance, containers });
             }
         }
+        let serves = |instance: &str| {
+            let driver = engines.drivers.iter().find(|it| it.instances().iter().any(|name| name == instance));
+            driver.map(|driver| driver.name().to_owned())
+        };
+        for id in self.cluster.state().instance_ids() {
+            let instance = self.cluster.instance_name(id).to_string();
+            let before = self.engines.get(&self.cluster.engine_of(id)).map(|engine| engine.driver.name());
+            let (Some(from), Some(to)) = (before, serves(&instance)) else { continue };
+            let containers = if from == to { Vec::new() } else { self.cluster.names_on(&instance) };
+            if !containers.is_empty() {
+                let from = from.to_owned();
+                return Err(UpdateError::InstanceMoves { instance, from, to, containers });
+            }
+        }
         // What an operator said holds until the configuration itself says something else.
         for after in &settings.services {
             let before =
@@ -332,25 +350,35 @@ impl Controller {
     /// Starts what is new among drivers and sources, and gives up what is missing.
     fn use_engines(&mut self, engines: Engines) {
         let Engines { drivers, sources } = engines;
-        self.engines.retain(|_, engine| drivers.iter().any(|driver| Arc::ptr_eq(driver, &engine.driver)));
+        let lost_after = Duration::from_millis(self.settings.lost_after_ms);
+        self.lost_after.send_if_modified(|before| std::mem::replace(before, lost_after) != lost_after);
+        let mut before = std::mem::take(&mut self.engines);
         for driver in drivers {
-            if self.engines.values().any(|engine| Arc::ptr_eq(&engine.driver, &driver)) {
-                continue;
-            }
-            let post = Arc::new(Post::default());
-            let random = self.fork();
-            let task = self.tasks.spawn(observe(
-                Arc::clone(&driver),
-                Arc::clone(&post),
-                Arc::clone(&self.shared),
-                Duration::from_millis(self.settings.lost_after_ms),
-                random,
-            ));
-            let engine =
-                Engine { driver, post, report: Report::default(), task, preparations: BTreeMap::new() };
-            self.engines.insert(EngineId(self.engines_started), engine);
-            self.engines_started += 1;
+            let known = before.iter().find(|(_, engine)| engine.driver.name() == driver.name());
+            let id = known.map(|(&id, _)| id).unwrap_or_else(|| {
+                self.engines_started += 1;
+                EngineId(self.engines_started)
+            });
+            let engine = match before.remove(&id) {
+                Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
+                known => {
+                    // What is known of the engine holds until it answers the new driver.
+                    let report = known.map(|known| known.report.clone()).unwrap_or_default();
+                    let post = Arc::new(Post::holding(report.clone()));
+                    let random = self.fork();
+                    let task = self.tasks.spawn(observe(
+                        Arc::clone(&driver),
+                        Arc::clone(&post),
+                        Arc::clone(&self.shared),
+                        self.lost_after.subscribe(),
+                        random,
+                    ));
+                    Engine { driver, post, report, task, preparations: BTreeMap::new() }
+                }
+            };
+            self.engines.insert(id, engine);
         }
+        drop(before);
         let mut before = std::mem::take(&mut self.demands.sources);
         for source in sources {
             let name = source.settings.name.clone();
@@ -542,8 +570,8 @@ impl Controller {
         }
     }
 
-    /// Gets to know what is there before anything is planned, once: every engine has been observed or is lost, and
-    /// what a predecessor has left half made is told from what it has begun to start.
+    /// Gets to know what is there before anything is planned, once: every engine has been observed or is lost, one at
+    /// least has been observed, and what a predecessor has left half made is told from what it has begun to start.
     ///
     /// An engine may say of a container that it starts that it is created, and that takes no room. A predecessor's
     /// start may be on its way like that; its successor would fill the room that it is about to take. Removing it
@@ -585,7 +613,19 @@ impl Controller {
             .filter(|engine| engine.report.observed.is_none() && engine.report.lost.is_none())
             .map(|engine| engine.driver.name())
             .collect();
-        (!silent.is_empty()).then(|| format!("waiting for a first answer from {}", silent.join(", ")))
+        if !silent.is_empty() {
+            return Some(format!("waiting for a first answer from {}", silent.join(", ")));
+        }
+        if self.engines.values().any(|engine| engine.report.observed.is_some()) {
+            return None;
+        }
+        let lost: Vec<&str> = self
+            .engines
+            .values()
+            .filter_map(|engine| engine.report.lost.as_ref())
+            .map(|lost| lost.reason.as_str())
+            .collect();
+        (!lost.is_empty()).then(|| format!("no engine has been observed yet: {}", lost.join("; ")))
     }
 
     /// Tells the planner's state what may be done with each instance.

@@ -58,6 +58,22 @@ pub enum UpdateError {
         /// Its containers, by name.
         containers: Vec<String>,
     },
+    /// An instance would be on another engine, and still holds containers on the one where it is.
+    #[error(
+        "instance {instance:?} cannot move from {from} to {to} while it holds {}; drain it first, and move it when \
+         it is empty",
+        containers.join(", ")
+    )]
+    InstanceMoves {
+        /// The instance.
+        instance: String,
+        /// The engine that it is on.
+        from: String,
+        /// The engine that was asked for.
+        to: String,
+        /// Its containers, by name.
+        containers: Vec<String>,
+    },
     /// The cluster's name cannot change while the controller runs: every container carries it.
     #[error(
         "the cluster's name cannot change from {from:?} to {to:?} while it runs; drain it and start anew"
@@ -248,8 +264,9 @@ impl Handle {
 
     /// Applies other settings, whole or not at all.
     ///
-    /// Services and instances change live. Containers of a service that goes are surplus. An instance whose engine
-    /// is the same keeps what is known of it.
+    /// Services and instances change live. Containers of a service that goes are surplus. An instance goes, or moves
+    /// to another engine, only when it is empty. An engine is the same as long as its drivers' name is, and what is
+    /// known of it and its instances is then kept.
     pub async fn update(&self, settings: Settings, engines: Engines) -> Result<(), UpdateError> {
         settings.validate(&engines)?;
         let (reply, answer) = oneshot::channel();

@@ -1,12 +1,13 @@
 //! Observing: one task per engine keeps the latest of what that engine says is there.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use driver::{Driver, Observation};
 use futures_util::StreamExt as _;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Schedule;
@@ -48,13 +49,17 @@ pub(crate) struct Report {
 }
 
 /// Where the task leaves the latest, and how it is asked for more.
-#[derive(Default)]
 pub(crate) struct Post {
     report: Mutex<Report>,
     poke: Notify,
 }
 
 impl Post {
+    /// With what is known already.
+    pub(crate) fn holding(report: Report) -> Self {
+        Self { report: Mutex::new(report), poke: Notify::new() }
+    }
+
     /// The latest.
     pub(crate) fn report(&self) -> Report {
         lock(&self.report).clone()
@@ -66,17 +71,15 @@ impl Post {
     }
 }
 
-/// Observes one engine for as long as it is polled.
+/// Observes one engine for as long as it is polled. It is lost when it has not answered for `lost_after`, whose
+/// changes count at once.
 pub(crate) async fn observe(
     driver: Arc<dyn Driver>,
     post: Arc<Post>,
     shared: Arc<Shared>,
-    lost_after: Duration,
+    mut lost_after: watch::Receiver<Duration>,
     mut random: ChaCha8Rng,
 ) {
-    // Half of `lost_after`, so that a hung engine without events is lost within one and a half times of it.
-    let limit = lost_after * OBSERVE_LIMIT_IN_LOST_AFTER;
-    let period = PERIOD_MOST.min(lost_after / 2).max(SPACING);
     let events = async {
         let mut events = driver.events();
         while events.next().await.is_some() {
@@ -87,55 +90,80 @@ pub(crate) async fn observe(
     };
     let observing = async {
         let mut unanswered_since: Option<Instant> = None;
-        let mut failures = 0;
         loop {
-            let began_at = Instant::now();
-            let silent_since = *unanswered_since.get_or_insert(began_at);
-            let began = shared.next_order();
-            let name = driver.name();
-            let mut attempt = std::pin::pin!(tokio::time::timeout(limit, driver.observe()));
-            let lost_at = silent_since + lost_after;
-            let answer = tokio::select! {
+            let limit = *lost_after.borrow_and_update();
+            tokio::select! {
                 biased;
-                answer = &mut attempt => answer,
-                () = tokio::time::sleep_until(lost_at) => {
-                    let reason = format!("{name} has not answered for {} ms", lost_after.as_millis());
-                    lose(&post, &shared, reason, silent_since);
-                    attempt.await
-                }
-            };
-            metrics::histogram!("force12_observe_seconds", "engine" => name.to_owned())
-                .record(began_at.elapsed().as_secs_f64());
-            let reason = match answer {
-                Ok(Ok(observation)) => {
-                    unanswered_since = None;
-                    failures = 0;
-                    let observed = Observed { began, observation };
-                    *lock(&post.report) = Report { observed: Some(Arc::new(observed)), lost: None };
-                    shared.wake(WokenBy::ENGINE);
-                    tokio::time::sleep_until(began_at + SPACING).await;
-                    // Nothing is missed: a poke while nobody waits is kept.
-                    let _ = tokio::time::timeout(period, post.poke.notified()).await;
-                    continue;
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("{name} has not answered observe for {} ms", limit.as_millis()),
-            };
-            if failures == 0 {
-                tracing::warn!(engine = name, %reason, "the engine could not be observed");
+                never = look(&*driver, &post, &shared, limit, &mut unanswered_since, &mut random) => match never {},
+                changed = lost_after.changed() => if changed.is_err() {
+                    // The controller is gone, and with it this task's reason.
+                    return;
+                },
             }
-            failures += 1;
-            let retry_at = Instant::now() + Schedule::OBSERVE.delay(failures, &mut random);
-            if Instant::now() < lost_at && lost_at < retry_at {
-                tokio::time::sleep_until(lost_at).await;
-            }
-            if Instant::now() >= lost_at {
-                lose(&post, &shared, reason, silent_since);
-            }
-            tokio::time::sleep_until(retry_at).await;
         }
     };
     tokio::join!(events, observing);
+}
+
+/// Observes again and again. `unanswered_since` is since when it has not been answered, if so.
+async fn look(
+    driver: &dyn Driver,
+    post: &Post,
+    shared: &Shared,
+    lost_after: Duration,
+    unanswered_since: &mut Option<Instant>,
+    random: &mut ChaCha8Rng,
+) -> Infallible {
+    // Half of `lost_after`, so that a hung engine without events is lost within one and a half times of it.
+    let limit = lost_after * OBSERVE_LIMIT_IN_LOST_AFTER;
+    let period = PERIOD_MOST.min(lost_after / 2).max(SPACING);
+    let mut failures = 0;
+    loop {
+        let began_at = Instant::now();
+        let silent_since = *unanswered_since.get_or_insert(began_at);
+        let began = shared.next_order();
+        let name = driver.name();
+        let mut attempt = std::pin::pin!(tokio::time::timeout(limit, driver.observe()));
+        let lost_at = silent_since + lost_after;
+        let answer = tokio::select! {
+            biased;
+            answer = &mut attempt => answer,
+            () = tokio::time::sleep_until(lost_at) => {
+                let reason = format!("{name} has not answered for {} ms", lost_after.as_millis());
+                lose(post, shared, reason, silent_since);
+                attempt.await
+            }
+        };
+        metrics::histogram!("force12_observe_seconds", "engine" => name.to_owned())
+            .record(began_at.elapsed().as_secs_f64());
+        let reason = match answer {
+            Ok(Ok(observation)) => {
+                *unanswered_since = None;
+                failures = 0;
+                let observed = Observed { began, observation };
+                *lock(&post.report) = Report { observed: Some(Arc::new(observed)), lost: None };
+                shared.wake(WokenBy::ENGINE);
+                tokio::time::sleep_until(began_at + SPACING).await;
+                // Nothing is missed: a poke while nobody waits is kept.
+                let _ = tokio::time::timeout(period, post.poke.notified()).await;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("{name} has not answered observe for {} ms", limit.as_millis()),
+        };
+        if failures == 0 {
+            tracing::warn!(engine = name, %reason, "the engine could not be observed");
+        }
+        failures += 1;
+        let retry_at = Instant::now() + Schedule::OBSERVE.delay(failures, random);
+        if Instant::now() < lost_at && lost_at < retry_at {
+            tokio::time::sleep_until(lost_at).await;
+        }
+        if Instant::now() >= lost_at {
+            lose(post, shared, reason, silent_since);
+        }
+        tokio::time::sleep_until(retry_at).await;
+    }
 }
 
 fn lose(post: &Post, shared: &Shared, reason: String, since: Instant) {

@@ -71,7 +71,8 @@ pub struct DemandSource {
 /// The ways to engines and demand sources.
 ///
 /// In an update, a driver or source that is the same `Arc` (and, for a source, has the same settings) as before
-/// goes on undisturbed; others are started anew, and those that are missing are given up.
+/// goes on undisturbed; others are started anew, and those that are missing are given up. A new driver whose name is
+/// that of one before speaks with the same engine.
 #[derive(Clone, Default)]
 pub struct Engines {
     /// The drivers. Each instance of the settings is served by exactly one.
@@ -86,7 +87,7 @@ pub enum SettingsError {
     /// Two services or two instances of one name.
     #[error("{what} {name:?} is configured twice; give each a name of its own")]
     Duplicate {
-        /// `service`, `instance`, `demand source` or `driver of instance`.
+        /// `service`, `instance`, `demand source`, `driver of instance` or `engine`.
         what: &'static str,
         /// The name.
         name: String,
@@ -130,6 +131,7 @@ impl Settings {
         unique("demand source", engines.sources.iter().map(|source| source.settings.name.clone()))?;
         let served: Vec<String> = engines.drivers.iter().flat_map(|driver| driver.instances()).collect();
         unique("driver of instance", served.iter().cloned())?;
+        unique("engine", engines.drivers.iter().map(|driver| driver.name().to_owned()))?;
         if let Some(instance) = self.instances.iter().find(|instance| !served.contains(&instance.name)) {
             return Err(SettingsError::NoDriver(instance.name.clone()));
         }

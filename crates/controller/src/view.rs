@@ -23,14 +23,14 @@ pub struct View {
     pub taken_at: Millis,
     /// The cluster's name.
     pub cluster: Arc<str>,
-    /// Why nothing can be planned yet: an engine that has not been observed once. `None`: planning goes on.
+    /// Why nothing can be planned yet: engines that have not been observed once. `None`: planning goes on.
     pub not_ready: Option<String>,
     /// Whether everything that is wanted runs.
     pub success: bool,
     /// Since when `success` has had its value.
     pub success_since: Millis,
     /// Codes of what is in the way of success, sorted; those of [`planner::NotDone::code`], `in_progress`, and
-    /// `observing` until every engine has been observed once.
+    /// `observing` until every engine has been observed or is lost, and one at least has been observed.
     pub blocked_by: Vec<&'static str>,
     /// Of all instances.
     pub capacity: Resources,

@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use controller::{CommandError, DrainError, ServiceSettings, UpdateError, View};
-use driver_testkit::sim::Outage;
+use controller::{CommandError, DrainError, ServiceSettings, Settings, UpdateError, View};
+use driver_testkit::sim::{Behaviour, Outage, SimConfig, SimEngine};
 use planner::{Instance, InstanceState, Resources, Service};
-use support::{Scene, demanded, filling, pass_ms, runs};
+use support::{CLUSTER, IMAGE, Scene, demanded, filling, pass_ms, runs};
 
 fn on_instance(view: &View, instance: &str) -> usize {
     let instance = view.instances.iter().find(|other| &*other.name == instance).expect("it is configured");
@@ -122,6 +123,67 @@ async fn settings_change_live() {
     running.handle.update(settings, wiring.clone()).await.expect("it is sound");
     running.until(5_000, "all nine", |view| changed(view) && view.capacity.slots == 9).await;
     scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_moves_to_another_engine_only_when_it_is_empty() {
+    let mut scene = Scene::spread(9);
+    let running = scene.start();
+    running.until_success(2_000, 4, 5).await;
+    pass_ms(2_000).await;
+
+    // New drivers of the same engines, as after a change of capacity: nothing is forgotten, nothing is done.
+    let entries = scene.engine().history().entries().len();
+    running.handle.update(scene.settings.clone(), scene.wiring()).await.expect("the engines are the same");
+    let view = running.handle.view();
+    assert!(view.success, "{view:#?}");
+    assert_eq!((view.usable_capacity.slots, on_instance(&view, "instance-1")), (9, 3));
+    pass_ms(5_000).await;
+    assert_eq!(scene.engine().history().entries().len(), entries);
+
+    let other = SimEngine::new("engine-9", SimConfig::seeded(9))
+        .with_image(IMAGE, Behaviour::runs())
+        .with_instance("instance-1", Resources::slots_only(3));
+    let mut wiring = scene.wiring();
+    wiring.drivers[0] = Arc::new(other.driver(CLUSTER));
+    let refused = running.handle.update(scene.settings.clone(), wiring.clone()).await;
+    let Err(UpdateError::InstanceMoves { instance, from, to, containers }) = refused else {
+        panic!("it holds containers: {refused:?}");
+    };
+    assert_eq!((instance.as_str(), containers.len()), ("instance-1", 3));
+    assert!(from.contains("engine-1") && to.contains("engine-9"), "{from} {to}");
+    pass_ms(5_000).await;
+    assert!(running.handle.view().success, "what was there holds");
+
+    running.handle.drain("instance-1").await.expect("it is configured");
+    running.until(5_000, "it is empty", |view| on_instance(view, "instance-1") == 0).await;
+    // Until the other engine has answered, nothing that the first has said counts.
+    other.set_outage(Some(Outage::Silent));
+    running.handle.update(scene.settings.clone(), wiring).await.expect("it is empty");
+    running.handle.uncordon("instance-1").await.expect("it is configured");
+    assert_eq!(running.handle.view().instances[0].reason.as_deref(), Some("not observed yet"));
+    other.set_outage(None);
+    // The preparation that hung is given up after ten seconds, and tried again.
+    running.until_success(15_000, 4, 5).await;
+    assert_eq!((scene.engine().containers().len(), other.containers().len()), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_limit_of_silence_counts_at_once() {
+    let mut scene = Scene::spread(10);
+    scene.settings.lost_after_ms = 60_000;
+    let wiring = scene.wiring();
+    let running = scene.start_with(wiring.clone());
+    running.until_success(2_000, 4, 5).await;
+    scene.engines[1].set_outage(Some(Outage::Silent));
+    pass_ms(40_000).await;
+    assert_eq!(running.handle.view().instances[1].state, InstanceState::Ready);
+    let settings = Settings { lost_after_ms: 1_000, ..scene.settings.clone() };
+    running.handle.update(settings, wiring).await.expect("it is sound");
+    let lost = |view: &View| view.instances[1].state == InstanceState::Lost;
+    let view = running.until(1_100, "it is lost", lost).await;
+    let reason = view.instances[1].reason.as_deref();
+    assert!(reason.is_some_and(|reason| reason.ends_with("has not answered for 1000 ms")), "{reason:?}");
 }
 
 #[tokio::test(start_paused = true)]

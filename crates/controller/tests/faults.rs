@@ -198,6 +198,23 @@ async fn a_hung_engine_does_not_delay_a_start_of_the_scheduler_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_ready_before_an_engine_has_answered_for_the_first_time() {
+    let mut scene = Scene::demo(11);
+    scene.engine().set_outage(Some(Outage::Silent));
+    let running = scene.start();
+    pass_ms(20_000).await;
+    let view = running.handle.view();
+    assert!(view.instances.iter().all(|instance| instance.state == InstanceState::Lost), "{view:#?}");
+    let reason = view.not_ready.as_deref().unwrap_or_default();
+    assert!(reason.starts_with("no engine has been observed yet: "), "{reason}");
+    assert!(reason.contains("has not answered"), "{reason}");
+    scene.engine().set_outage(None);
+    let view = running.until_success(15_000, 4, 5).await;
+    assert_eq!(view.not_ready, None);
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_fails_at_once_is_started_ever_more_seldom() {
     let mut scene = Scene::demo(7);
     scene.engine().set_image(IMAGE, Some(Behaviour::exits(3, 200)));

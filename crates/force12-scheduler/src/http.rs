@@ -115,23 +115,36 @@ fn streamed(view: &View) -> Snapshot {
     snapshot
 }
 
-/// Keeps the readiness as the controller has it: ready once every engine has been observed. Ends with it.
+/// Keeps the readiness as the controller has it: ready once it plans. Ends with it.
 pub async fn follow_readiness(mut views: watch::Receiver<Arc<View>>, readiness: Readiness) {
     views.mark_changed();
     while views.changed().await.is_ok() {
-        let not_ready = views.borrow_and_update().not_ready.clone();
+        let (not_ready, lost) = {
+            let view = views.borrow_and_update();
+            (view.not_ready.clone(), lost_instances(&view))
+        };
         if not_ready == readiness.reason() {
             continue;
         }
         match not_ready {
             None => {
-                tracing::info!("ready: every engine has been observed");
+                if lost.is_empty() {
+                    tracing::info!("ready: every engine has been observed");
+                } else {
+                    tracing::warn!(lost = lost.join(", "), "ready: every other engine has been observed");
+                }
                 readiness.set_ready();
             }
             Some(reason) => readiness.set_not_ready(reason),
         }
     }
     readiness.set_not_ready("the control loop has ended");
+}
+
+/// The instances that are lost, by name.
+fn lost_instances(view: &View) -> Vec<String> {
+    let lost = view.instances.iter().filter(|instance| instance.state == planner::InstanceState::Lost);
+    lost.map(|instance| instance.name.to_string()).collect()
 }
 
 /// The latest snapshot
