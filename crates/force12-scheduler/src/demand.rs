@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::demand::{DemandDocument, read_demand};
+use api_types::demand::{ReadDocument, read_demand, read_document};
 use async_trait::async_trait;
 use controller::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
@@ -77,7 +77,7 @@ impl HttpTransport {
             StatusCode::OK => {
                 let etag = etag(response.headers());
                 let body = body(response, timeout).await?;
-                let document: DemandDocument = serde_json::from_slice(&body)
+                let document = read_document(&body)
                     .map_err(|error| format!("the answer is not a demand document: {error}"))?;
                 Ok(changed(document, etag, wait_applied))
             }
@@ -100,7 +100,7 @@ impl DemandTransport for HttpTransport {
     }
 }
 
-fn changed(document: DemandDocument, etag: Option<String>, wait_applied: bool) -> DemandAnswer {
+fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> DemandAnswer {
     let values: BTreeMap<_, _> =
         document.demand.iter().map(|(key, value)| (key.clone(), read_demand(value))).collect();
     let details = document

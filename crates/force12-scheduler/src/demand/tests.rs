@@ -104,6 +104,19 @@ async fn a_bad_value_spoils_only_its_own_key() {
 }
 
 #[tokio::test]
+async fn what_only_informs_may_be_missing_or_bad() {
+    for body in [
+        json!({"demand": {"web": 4}}),
+        json!({"demand": {"web": 4}, "details": null}),
+        json!({"demand": {"web": 4}, "details": {"zz": {"age_ms": "soon"}}, "changed_at": "yesterday"}),
+    ] {
+        let answer = ask(ResponseTemplate::new(200).set_body_json(&body)).await.unwrap();
+        let DemandAnswer::Changed { values, details, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!((values["web"].as_ref(), details.len()), (Ok(&Some(4)), 0), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_an_answer_says_so_with_the_url() {
     let cases = [
         (ResponseTemplate::new(500), "answered 500 Internal Server Error"),
@@ -111,11 +124,8 @@ async fn what_is_not_an_answer_says_so_with_the_url() {
         (ResponseTemplate::new(404).set_body_json(document(&json!({"web": 1}))), "answered 404 Not Found"),
         (ResponseTemplate::new(200), "not a demand document"),
         (ResponseTemplate::new(200).set_body_string("<html>hello</html>"), "not a demand document"),
-        (
-            ResponseTemplate::new(200).set_body_string("{\"demand\": {\"web\": 4}}"),
-            "missing field `sequence`",
-        ),
-        (ResponseTemplate::new(200).set_body_json(document(&json!([4]))), "invalid type: sequence"),
+        (ResponseTemplate::new(200).set_body_string("{\"sequence\": 17}"), "`demand` is missing"),
+        (ResponseTemplate::new(200).set_body_json(document(&json!([4]))), "`demand` is not an object"),
         (ResponseTemplate::new(200).set_body_bytes([0xff, 0xfe]), "not a demand document"),
         (
             ResponseTemplate::new(302).insert_header("location", "http://elsewhere/"),
