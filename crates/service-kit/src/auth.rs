@@ -53,8 +53,8 @@ pub enum AuthError {
     /// The token file is a directory, a pipe, …
     #[error("token file {}: not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Others than its owner may read, change or run the token file.
-    #[error("token file {path}: others than its owner have access (mode {mode:03o}); run: chmod 600 '{path}'", path = path.display())]
+    /// Others than its owner and group may read the token file, or others than its owner may change or run it.
+    #[error("token file {path}: too many have access (mode {mode:03o}); run: chmod 600 '{path}', or mount the secret with mode 0440 (Kubernetes: `defaultMode: 0440` with `fsGroup`; Swarm: `mode: 0440` with `gid`)", path = path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,8 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
-    /// Reads a token from a file that only its owner may read.
+    /// Reads a token from a file that its owner, and at most its group, may read, and its owner alone may change. The
+    /// group, because secrets that an orchestrator mounts belong to root and are given to a service by its group.
     pub fn token_from_file(path: &Path) -> Result<Self, AuthError> {
         let read = |source| AuthError::Read { path: path.to_owned(), source };
         // Before opening it: to open a pipe would wait for its writer.
@@ -115,7 +116,7 @@ impl Secret {
         }
         let file = File::open(path).map_err(read)?;
         let mode = file.metadata().map_err(read)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if mode & 0o037 != 0 {
             return Err(AuthError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = String::new();
@@ -488,14 +489,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_file_is_for_its_owner_only() {
-        let file = token_file(" 0123456789abcdef\n", 0o600);
-        assert_eq!(Secret::token_from_file(file.path()).unwrap().expose(), TOKEN);
-        for mode in [0o640, 0o604, 0o610, 0o620, 0o666] {
+    fn a_token_file_is_for_its_owner_and_at_most_its_group_to_read() {
+        for mode in [0o600, 0o400, 0o640, 0o440] {
+            let file = token_file(" 0123456789abcdef\n", mode);
+            assert_eq!(Secret::token_from_file(file.path()).unwrap().expose(), TOKEN, "{mode:03o}");
+        }
+        for mode in [0o604, 0o444, 0o644, 0o610, 0o620, 0o660, 0o666] {
             let file = token_file(TOKEN, mode);
             let error = Secret::token_from_file(file.path()).unwrap_err().to_string();
-            let wanted = format!("(mode {mode:03o}); run: chmod 600 '{}'", file.path().display());
-            assert!(error.ends_with(&wanted), "{error}");
+            let wanted = format!("(mode {mode:03o}); run: chmod 600 '{}', or mount", file.path().display());
+            assert!(error.contains(&wanted) && error.contains("defaultMode: 0440"), "{error}");
         }
         assert!(matches!(Secret::token_from_file(Path::new("/")), Err(AuthError::NotAFile(_))));
         assert!(matches!(Secret::token_from_file(Path::new("/nonexistent")), Err(AuthError::Read { .. })));
