@@ -1,12 +1,13 @@
 //! The last minutes in memory: what the page's charts begin with.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api_types::Timestamp;
 use api_types::history::{History, Sample, ServiceSample};
 use api_types::snapshot::Snapshot;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,10 @@ const GAP_AFTER_MS: u64 = 3_000;
 /// The most counts of services in all samples together: some 4 MiB here, and 14 MiB as the JSON of an answer.
 const COUNTS_MAX: usize = 200_000;
 
+/// A chunk of an answer ends with the sample that fills it: what an answer takes at a time, and how long the runtime
+/// is kept from other work for it (well under 1 ms).
+const CHUNK_BYTES: usize = 64 * 1024;
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -35,12 +40,14 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Ring {
     limits: Limits,
-    samples: VecDeque<Kept>,
+    /// Shared with the answers under way.
+    samples: VecDeque<Arc<Kept>>,
     counts: usize,
     /// Shared by all samples from one set of services.
     names: Arc<[String]>,
 }
 
+/// One sample.
 #[derive(Debug)]
 struct Kept {
     at_ms: u64,
@@ -103,7 +110,7 @@ impl Ring {
     fn keep(&mut self, sample: Kept) {
         let oldest_ms = sample.at_ms.saturating_sub(self.limits.window_ms);
         self.counts += sample.counts.len();
-        self.samples.push_back(sample);
+        self.samples.push_back(Arc::new(sample));
         while let Some(first) = self.samples.front()
             && self.samples.len() > 1
             && (first.at_ms < oldest_ms
@@ -116,45 +123,95 @@ impl Ring {
     }
 
     /// The samples of the last `window_ms` before `now`, preceded by the one that still held when they began.
-    /// Without `window_ms`, or with more than is kept: all.
-    pub fn window(&self, window_ms: Option<u64>, now: Timestamp) -> History {
+    /// Without `window_ms`, or with more than is kept: all. It copies nothing, since the ring is locked meanwhile.
+    pub fn window(&self, window_ms: Option<u64>, now: Timestamp) -> Window {
         let window_ms = window_ms.unwrap_or(u64::MAX).min(self.limits.window_ms);
         let from_ms = now.epoch_ms().saturating_sub(window_ms);
         let first = self.samples.partition_point(|sample| sample.at_ms <= from_ms).saturating_sub(1);
-        let samples = self.samples.range(first..);
+        Window { window_ms, samples: self.samples.range(first..).cloned().collect() }
+    }
+}
 
-        // The newest set of services leads; what was there only earlier follows.
-        let mut services: Vec<String> = Vec::new();
+/// The samples of an answer, as the ring held them.
+#[derive(Debug)]
+pub struct Window {
+    window_ms: u64,
+    samples: Vec<Arc<Kept>>,
+}
+
+impl Window {
+    /// The answer, a [`History`] in JSON, made chunk by chunk as it is taken: whole, it can be larger than all that
+    /// is kept.
+    pub fn into_chunks(self) -> impl Iterator<Item = Bytes> {
+        let services = self.services();
+        let columns: HashMap<String, usize> =
+            services.iter().enumerate().map(|(column, name)| (name.clone(), column)).collect();
+        let width = services.len();
+        let empty = History { window_ms: self.window_ms, services, samples: Vec::new() };
+        let mut chunk = json(&empty);
+        // Samples are the last field, so what follows them closes the list and the document.
+        let end = chunk.split_off(chunk.len() - b"]}".len());
+        debug_assert_eq!(end, b"]}");
+
+        let mut samples = self.samples.into_iter().enumerate();
+        let mut end = Some(end);
+        std::iter::from_fn(move || {
+            while chunk.len() < CHUNK_BYTES
+                && let Some((index, kept)) = samples.next()
+            {
+                if index > 0 {
+                    chunk.push(b',');
+                }
+                chunk.extend(json(&kept.sample(&columns, width)));
+            }
+            if chunk.len() < CHUNK_BYTES {
+                chunk.extend(end.take()?);
+            }
+            Some(Bytes::from(std::mem::take(&mut chunk)))
+        })
+    }
+
+    /// The newest set of services leads; what was there only earlier follows.
+    fn services(&self) -> Vec<String> {
+        let mut seen = HashSet::new();
+        let mut services = Vec::new();
         let mut merged: Option<&Arc<[String]>> = None;
-        for sample in samples.clone().rev() {
+        for sample in self.samples.iter().rev() {
             if merged.is_some_and(|names| Arc::ptr_eq(names, &sample.names)) {
                 continue;
             }
             merged = Some(&sample.names);
             for name in sample.names.iter() {
-                if !services.contains(name) {
+                if seen.insert(name) {
                     services.push(name.clone());
                 }
             }
         }
-        let samples = samples
-            .map(|sample| Sample {
-                at: Timestamp::from_epoch_ms(sample.at_ms),
-                live: sample.live,
-                success: sample.success,
-                usable_slots: sample.usable_slots,
-                services: services.iter().map(|name| sample.count(name)).collect(),
-            })
-            .collect();
-        History { window_ms, services, samples }
+        services
     }
 }
 
 impl Kept {
-    fn count(&self, service: &str) -> Option<ServiceSample> {
-        let at = self.names.iter().position(|name| name == service)?;
-        self.counts.get(at).copied()
+    /// With its counts in these columns, `width` of them.
+    fn sample(&self, columns: &HashMap<String, usize>, width: usize) -> Sample {
+        let mut services = vec![None; width];
+        for (name, count) in self.names.iter().zip(&self.counts) {
+            if let Some(&column) = columns.get(name) {
+                services[column] = Some(*count);
+            }
+        }
+        Sample {
+            at: Timestamp::from_epoch_ms(self.at_ms),
+            live: self.live,
+            success: self.success,
+            usable_slots: self.usable_slots,
+            services,
+        }
     }
+}
+
+fn json(document: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("a document of our own serialises")
 }
 
 /// Samples what is published until `shutdown`.
@@ -203,6 +260,12 @@ mod tests {
         history.samples.iter().map(|sample| sample.at.epoch_ms()).collect()
     }
 
+    /// As a reader gets it.
+    fn answered(ring: &Ring, window_ms: Option<u64>, now: Timestamp) -> History {
+        let answer: Vec<u8> = ring.window(window_ms, now).into_chunks().flatten().collect();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
     #[test]
     fn a_lost_scheduler_leaves_a_gap_not_its_last_counts() {
         let mut ring = Ring::new(LIMITS);
@@ -211,7 +274,7 @@ mod tests {
         lost.success = None;
         lost.source = Some(Source { live: false, since: at(500), reason: None });
         ring.push(&lost, at(500));
-        let history = ring.window(None, at(600));
+        let history = answered(&ring, None, at(600));
         assert_eq!(history.services, ["priority1", "priority2"]);
         assert_eq!(history.samples[0].services[0].unwrap().running, 4);
         assert_eq!((history.samples[1].live, history.samples[1].success), (false, None));
@@ -224,7 +287,7 @@ mod tests {
         ring.push(&snapshot("a", 1), at(0));
         ring.push(&snapshot("a", 2), at(3_000));
         ring.push(&snapshot("a", 3), at(9_000));
-        let history = ring.window(None, at(9_000));
+        let history = answered(&ring, None, at(9_000));
         assert_eq!(times(&history), [0, 3_000, 4_000, 9_000]);
         let live: Vec<_> = history.samples.iter().map(|sample| sample.live).collect();
         assert_eq!(live, [true, true, false, true]);
@@ -236,11 +299,11 @@ mod tests {
         for second in 0..10 {
             ring.push(&snapshot("a", second), at(second * 1_000));
         }
-        let history = ring.window(Some(2_500), at(9_000));
+        let history = answered(&ring, Some(2_500), at(9_000));
         assert_eq!((history.window_ms, times(&history)), (2_500, vec![6_000, 7_000, 8_000, 9_000]));
-        let all = ring.window(Some(99_999), at(9_000));
+        let all = answered(&ring, Some(99_999), at(9_000));
         assert_eq!((all.window_ms, all.samples.len()), (10_000, 10));
-        assert_eq!(Ring::new(LIMITS).window(None, at(9_000)).samples, []);
+        assert_eq!(answered(&Ring::new(LIMITS), None, at(9_000)).samples, []);
     }
 
     #[test]
@@ -249,7 +312,7 @@ mod tests {
         for second in 0..30 {
             ring.push(&snapshot("a", second), at(second * 1_000));
         }
-        assert_eq!(times(&ring.window(None, at(29_000)))[0], 19_000);
+        assert_eq!(times(&answered(&ring, None, at(29_000)))[0], 19_000);
         for step in 0..1_000 {
             ring.push(&snapshot("a", step), at(30_000 + step));
         }
@@ -271,13 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn a_long_answer_comes_in_chunks_and_is_made_of_what_was_there() {
+        let mut ring = Ring::new(Limits { window_ms: 10_000, samples_max: 2_000 });
+        for step in 0..2_000 {
+            ring.push(&snapshot("a", step), at(step));
+        }
+        let window = ring.window(None, at(2_000));
+        ring.push(&snapshot("a", 2_000), at(2_000));
+        let chunks: Vec<_> = window.into_chunks().collect();
+        assert!(chunks.len() > 3, "{}", chunks.len());
+        for chunk in &chunks {
+            assert!((1..CHUNK_BYTES + 1_000).contains(&chunk.len()), "{}", chunk.len());
+        }
+        let history: History = serde_json::from_slice(&chunks.concat()).unwrap();
+        assert_eq!(times(&history), (0..2_000).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn services_that_come_and_go_keep_their_columns_apart() {
         let mut ring = Ring::new(LIMITS);
         let mut other = snapshot("a", 2);
         other.services[0].name = "renamed".to_owned();
         ring.push(&snapshot("a", 1), at(0));
         ring.push(&other, at(1_000));
-        let history = ring.window(None, at(1_000));
+        let history = answered(&ring, None, at(1_000));
         assert_eq!(history.services, ["renamed", "priority2", "priority1"]);
         let there = |sample: &Sample| sample.services.iter().map(Option::is_some).collect::<Vec<_>>();
         assert_eq!(there(&history.samples[0]), [false, true, true]);
@@ -302,7 +382,7 @@ mod tests {
         pass(5).await;
         shutdown.cancel();
         sampler.await.unwrap();
-        let history = ring.lock().unwrap().window(None, clock.now());
+        let history = answered(&ring.lock().unwrap(), None, clock.now());
         assert_eq!(times(&history), [50, 1_050, 2_050, 2_145]);
         assert!(history.samples[2].live);
         assert!(!history.samples[3].live);

@@ -1,5 +1,6 @@
 //! The endpoints.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
@@ -9,6 +10,7 @@ use api_types::history::History;
 use api_types::problem::ProblemDocument;
 use api_types::snapshot::Snapshot;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method};
@@ -19,6 +21,7 @@ use service_kit::health::Readiness;
 use service_kit::metrics::MetricsHandle;
 use service_kit::problem::{Json, Problem, Query};
 use service_kit::sse::Streams;
+use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
@@ -31,6 +34,10 @@ use crate::hub::Hub;
 use crate::page;
 use crate::upstream::Upstream;
 
+/// The most answers of history under way at a time. Each keeps the samples of its window alive (some 6 MiB) for as long
+/// as its reader takes, at worst none of them shared; a page asks once, when it is opened.
+pub const HISTORIES_MAX: usize = 8;
+
 /// What the handlers work with.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -40,6 +47,8 @@ pub struct App {
     pub streams: Streams,
     /// The last minutes.
     pub history: Arc<Mutex<Ring>>,
+    /// Places for answers of history: [`HISTORIES_MAX`].
+    pub histories: Arc<Semaphore>,
     /// The clock of the history.
     pub clock: Clock,
     /// The scheduler.
@@ -119,6 +128,9 @@ fn changes() -> OpenApiRouter<App> {
 }
 
 /// The newest snapshot, as the stream carries it.
+///
+/// Where there are more than 1,000 containers, the instances' lists of them are empty: ask the scheduler's own
+/// `/v1/snapshot` for those.
 #[utoipa::path(get, path = "/v1/snapshot", responses(
     (status = 200, description = "the newest snapshot", body = Snapshot),
     (status = 503, description = "none was heard yet", body = ProblemDocument),
@@ -158,11 +170,21 @@ struct Window {
 #[utoipa::path(get, path = "/v1/history", params(Window), responses(
     (status = 200, description = "samples, oldest first", body = History),
     (status = 400, description = "the query is not understood", body = ProblemDocument),
+    (status = 503, description = "too many are being answered", body = ProblemDocument),
 ))]
-async fn history(State(app): State<App>, Query(window): Query<Window>) -> Response {
-    let history =
+async fn history(State(app): State<App>, Query(window): Query<Window>) -> Result<Response, Problem> {
+    let place = app.histories.try_acquire_owned().map_err(|_| {
+        Problem::unavailable(format!("{HISTORIES_MAX} answers of history are under way already; try again"))
+    })?;
+    let window =
         app.history.lock().unwrap_or_else(PoisonError::into_inner).window(window.window_ms, app.clock.now());
-    ([(CACHE_CONTROL, "no-store")], Json(history)).into_response()
+    let chunks = window.into_chunks().map(move |chunk| {
+        // Free again when the answer has been taken, or its reader has gone.
+        let _held = &place;
+        Ok::<_, Infallible>(chunk)
+    });
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(futures_util::stream::iter(chunks))).into_response())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -210,15 +232,32 @@ async fn demand(State(app): State<App>) -> Result<Response, Problem> {
     app.demand_source()?.pass(Method::GET, &["v1", "demand"], &[], None, None).await
 }
 
-/// How demand is generated, passed on from the demand source that can be played with.
-#[utoipa::path(get, path = "/v1/generator", responses(
+/// Which key is meant, passed on as it is.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct WhichKey {
+    /// A key of the demand document.
+    key: Option<String>,
+}
+
+impl WhichKey {
+    fn pairs(self) -> Vec<(&'static str, String)> {
+        self.key.map(|key| ("key", key)).into_iter().collect()
+    }
+}
+
+/// How a key's demand is generated, passed on from the demand source that can be played with. The key may be left out
+/// when there is one.
+#[utoipa::path(get, path = "/v1/generator", params(WhichKey), responses(
     (status = 200, description = "the settings", body = Generator),
+    (status = 400, description = "a key that is not there, or none of several", body = ProblemDocument),
     (status = 404, description = "there is no demand source to play with", body = ProblemDocument),
     (status = 502, description = "its answer cannot be passed on", body = ProblemDocument),
     (status = 503, description = "it does not answer", body = ProblemDocument),
 ))]
-async fn generator(State(app): State<App>) -> Result<Response, Problem> {
-    app.demand_source()?.pass(Method::GET, &["v1", "generator"], &[], None, None).await
+async fn generator(State(app): State<App>, Query(which): Query<WhichKey>) -> Result<Response, Problem> {
+    app.demand_source()?.pass(Method::GET, &["v1", "generator"], &which.pairs(), None, None).await
 }
 
 /// Starts nothing new on an instance.
@@ -278,23 +317,28 @@ async fn hold_demand(
     headers: HeaderMap,
     Json(hold): Json<HoldDemand>,
 ) -> Result<Response, Problem> {
-    app.change(Method::PUT, "demand", &headers, Some(&hold)).await
+    app.change(Method::PUT, "demand", &[], &headers, Some(&hold)).await
 }
 
-/// Lets demands follow the generator again.
-#[utoipa::path(delete, path = "/v1/demand", responses(ChangeResponses), security(("operator" = [])))]
-async fn release_demand(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    app.change::<HoldDemand>(Method::DELETE, "demand", &headers, None).await
+/// Lets demands follow the generator again: the named key's, or all.
+#[utoipa::path(delete, path = "/v1/demand", params(WhichKey), responses(ChangeResponses), security(("operator" = [])))]
+async fn release_demand(
+    State(app): State<App>,
+    Query(which): Query<WhichKey>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.change::<HoldDemand>(Method::DELETE, "demand", &which.pairs(), &headers, None).await
 }
 
-/// Changes how demand is generated.
-#[utoipa::path(put, path = "/v1/generator", request_body = GeneratorChange, responses(ChangeResponses), security(("operator" = [])))]
+/// Changes how a key's demand is generated. The key may be left out when there is one.
+#[utoipa::path(put, path = "/v1/generator", params(WhichKey), request_body = GeneratorChange, responses(ChangeResponses), security(("operator" = [])))]
 async fn change_generator(
     State(app): State<App>,
+    Query(which): Query<WhichKey>,
     headers: HeaderMap,
     Json(change): Json<GeneratorChange>,
 ) -> Result<Response, Problem> {
-    app.change(Method::PUT, "generator", &headers, Some(&change)).await
+    app.change(Method::PUT, "generator", &which.pairs(), &headers, Some(&change)).await
 }
 
 /// What every change may be answered with.
@@ -342,6 +386,7 @@ impl App {
         &self,
         method: Method,
         what: &str,
+        query: &[(&str, String)],
         headers: &HeaderMap,
         body: Option<&T>,
     ) -> Result<Response, Problem> {
@@ -350,6 +395,6 @@ impl App {
             tracing::error!(%error, "a body that was read cannot be written");
             Problem::internal("the body could not be passed on")
         })?;
-        source.pass(method, &["v1", what], &[], headers.get(AUTHORIZATION), body.map(Into::into)).await
+        source.pass(method, &["v1", what], query, headers.get(AUTHORIZATION), body.map(Into::into)).await
     }
 }

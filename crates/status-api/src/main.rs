@@ -15,10 +15,11 @@ use status_api::clock::Clock;
 use status_api::config::{self, Settings};
 use status_api::follow::{self, Http};
 use status_api::history::{self, Ring};
-use status_api::http::App;
+use status_api::http::{App, HISTORIES_MAX};
 use status_api::hub::Hub;
 use status_api::upstream::{self, Upstream};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 /// From asking for the scheduler's stream to its first event, which it sends at once.
 const FIRST_EVENT_MAX: Duration = Duration::from_secs(2);
@@ -108,7 +109,8 @@ async fn serve(settings: Settings, operator: Operator) -> anyhow::Result<()> {
     });
 
     let streams = Streams::new(hub.messages(), shutdown.clone(), StreamLimits::default());
-    let app = App { hub, streams, history: ring, clock, scheduler, demand };
+    let histories = Arc::new(Semaphore::new(HISTORIES_MAX));
+    let app = App { hub, streams, history: ring, histories, clock, scheduler, demand };
     let router = status_api::http::router(app, &operator, readiness, metrics);
     service_kit::http::serve(listener, router, shutdown, service_kit::http::Limits::default())
         .await

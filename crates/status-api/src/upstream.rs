@@ -1,5 +1,6 @@
 //! Requests that are passed on to the services behind this one.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +9,22 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::Url;
 use service_kit::problem::Problem;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::follow::root;
 
 /// From the connection to the last byte; less than this service's own answers may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The most bytes of an answer: 500 decisions of some 10 actions each take 2 MiB.
-const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
-/// The most requests under way at a time to one service; with the bound on answers this bounds memory.
+const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes of one service's answers that are held at a time, until their callers have taken them: two of the
+/// largest. However many ask, this is what it takes of memory. Answers to changes are not counted: only the operator
+/// gets them, they are small, and what was done has to be told.
+const HELD_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most requests under way at a time to one service, that its connections are not used up from here.
 const UNDER_WAY_MAX: usize = 32;
 /// Resolving and connecting, within one machine or one network.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -61,12 +66,16 @@ pub struct Upstream {
     base: Url,
     client: reqwest::Client,
     under_way: Arc<Semaphore>,
+    /// A permit a byte.
+    held: Arc<Semaphore>,
 }
 
 impl Upstream {
     /// The service `name` (for people) at `base`.
     pub fn new(name: &'static str, base: Url, client: reqwest::Client) -> Self {
-        Self { name, base, client, under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)) }
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let held = Arc::new(Semaphore::new(HELD_MAX_BYTES));
+        Self { name, base, client, under_way, held }
     }
 
     /// The URL of a path, given as its segments; `None` where a segment cannot be a name.
@@ -102,6 +111,7 @@ impl Upstream {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
+        let counted = method == Method::GET;
         let mut request = self.client.request(method, url).timeout(ANSWER_MAX);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -110,28 +120,31 @@ impl Upstream {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        self.answer(response).await
+        self.answer(response, counted).await
     }
 
-    async fn answer(&self, mut response: reqwest::Response) -> Result<Response, Problem> {
+    async fn answer(&self, mut response: reqwest::Response, counted: bool) -> Result<Response, Problem> {
         let status = response.status();
         let kind = response.headers().get(CONTENT_TYPE).cloned();
-        let mut body = BytesMut::new();
+        let mut body: Vec<Held> = Vec::new();
+        let mut bytes = 0;
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if body.len() + chunk.len() > ANSWER_MAX_BYTES {
+            bytes += chunk.len();
+            if bytes > ANSWER_MAX_BYTES {
                 return Err(Problem::bad_gateway(format!(
                     "{} answered with more than {ANSWER_MAX_BYTES} bytes; ask for less",
                     self.name
                 )));
             }
-            body.extend_from_slice(&chunk);
+            let place = if counted { Some(self.hold(chunk.len())?) } else { None };
+            body.push(Held { chunk, _place: place });
         }
         let is_json = kind.as_ref().is_some_and(|kind| {
             kind.as_bytes().starts_with(b"application/json")
                 || kind.as_bytes().starts_with(PROBLEM_JSON.as_bytes())
         });
         // Anything else is not ours to serve from this origin: a redirect, a proxy's page.
-        if !(status == StatusCode::NO_CONTENT && body.is_empty()) && (!is_json || status.is_redirection()) {
+        if !(status == StatusCode::NO_CONTENT && bytes == 0) && (!is_json || status.is_redirection()) {
             return Err(Problem::bad_gateway(format!(
                 "{} answered {status} and not in JSON; is its URL in the config right?",
                 self.name
@@ -142,7 +155,19 @@ impl Upstream {
         if let Some(kind) = kind {
             headers.insert(CONTENT_TYPE, kind);
         }
-        Ok((status, headers, Body::from(body.freeze())).into_response())
+        // Chunk by chunk, so that a caller's pace frees what it has taken.
+        let chunks = body.into_iter().map(|held| Ok::<_, Infallible>(Bytes::from_owner(held)));
+        Ok((status, headers, Body::from_stream(futures_util::stream::iter(chunks))).into_response())
+    }
+
+    fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Arc::clone(&self.held).try_acquire_many_owned(permits).map_err(|_| {
+            Problem::unavailable(format!(
+                "{HELD_MAX_BYTES} bytes of answers of {} wait to be taken already; try again",
+                self.name
+            ))
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Problem {
@@ -156,6 +181,18 @@ impl Upstream {
             "the connection broke".to_owned()
         };
         Problem::unavailable(format!("{} did not answer: {why}; try again", self.name)).with_code("upstream")
+    }
+}
+
+/// A part of an answer, and its share of [`HELD_MAX_BYTES`].
+struct Held {
+    chunk: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.chunk
     }
 }
 

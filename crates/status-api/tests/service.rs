@@ -23,11 +23,11 @@ use service_kit::sse::{Message, StreamLimits, Streams};
 use status_api::clock::Clock;
 use status_api::follow::{self, Http};
 use status_api::history::{self, Ring};
-use status_api::http::App;
+use status_api::http::{App, HISTORIES_MAX};
 use status_api::hub::Hub;
 use status_api::upstream::{self, Upstream};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
@@ -105,6 +105,9 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
             let endless = futures_util::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
             (json, Body::from_stream(endless)).into_response()
         }
+        "GET /v1/decisions?service=large" | "POST /v1/services/large/pause" => {
+            (json, format!("\"{}\"", "x".repeat(3 * 1024 * 1024))).into_response()
+        }
         "GET /v1/decisions?service=hung" => std::future::pending().await,
         "POST /v1/instances/nowhere/drain" => (
             StatusCode::NOT_FOUND,
@@ -143,6 +146,7 @@ impl Service {
             hub: Arc::clone(&hub),
             streams: Streams::new(hub.messages(), shutdown.clone(), StreamLimits::default()),
             history: Arc::new(Mutex::new(ring)),
+            histories: Arc::new(Semaphore::new(HISTORIES_MAX)),
             clock,
             scheduler,
             demand: demand.map(|demand| Upstream::new("the demand source", url(demand), client)),
@@ -332,6 +336,32 @@ async fn changes_need_the_token_and_carry_it_on() {
 }
 
 #[tokio::test]
+async fn of_several_keys_the_named_one_is_meant() {
+    let (_scheduler, demand, service) = all().await;
+    let walk = || Some(json!({"pattern": "walk"}));
+    for (line, body) in [
+        ("GET /v1/generator?key=a", None),
+        ("PUT /v1/generator?key=b%26c", walk()),
+        ("DELETE /v1/demand?key=a", None),
+    ] {
+        let (status, answer) = service.change(line, body, Some(TOKEN)).await;
+        assert!(status.is_success(), "{line}: {answer}");
+    }
+    let asked: Vec<_> = demand.asked().into_iter().map(|(line, ..)| line).collect();
+    assert_eq!(asked, ["GET /v1/generator?key=a", "PUT /v1/generator?key=b%26c", "DELETE /v1/demand?key=a"]);
+    for (line, body) in [
+        ("GET /v1/generator?kee=a", None),
+        ("PUT /v1/generator?kee=a", walk()),
+        ("DELETE /v1/demand?kee=a", None),
+    ] {
+        let (status, problem) = service.change(line, body, Some(TOKEN)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{line}");
+        assert!(problem["detail"].as_str().unwrap().contains("did you mean `key`?"), "{problem}");
+    }
+    assert_eq!(demand.asked().len(), 3, "a misspelt key releases nothing");
+}
+
+#[tokio::test]
 async fn what_the_service_behind_refuses_is_passed_back() {
     let (_scheduler, _demand, service) = all().await;
     let (status, problem) = service.change("POST /v1/instances/nowhere/drain", None, Some(TOKEN)).await;
@@ -368,6 +398,31 @@ async fn without_a_demand_source_its_controls_say_so() {
 }
 
 #[tokio::test]
+async fn answers_of_history_are_bounded_while_they_are_taken() {
+    let at = listener().await;
+    let service = Service::start(&at, None);
+    let ask = async || service.send(Request::get("/v1/history").body(Body::empty()).unwrap()).await;
+    let mut untaken = Vec::new();
+    for _ in 0..HISTORIES_MAX {
+        let response = ask().await;
+        assert_eq!(
+            (response.status(), &response.headers()["cache-control"]),
+            (StatusCode::OK, &"no-store".parse().unwrap())
+        );
+        untaken.push(response);
+    }
+    let (status, problem) = document(ask().await).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    drop(untaken.pop());
+    let (status, history) = document(ask().await).await;
+    assert_eq!(
+        (status, history),
+        (StatusCode::OK, json!({"window_ms": 60_000, "services": [], "samples": []}))
+    );
+    assert_eq!(document(ask().await).await.0, StatusCode::OK, "a taken answer has freed its place");
+}
+
+#[tokio::test]
 async fn decisions_are_passed_on_within_bounds() {
     let (scheduler, _demand, service) = all().await;
     let (status, _) = service.get("/v1/decisions?limit=20&before=7&service=a%20b%26limit%3D9").await;
@@ -377,12 +432,31 @@ async fn decisions_are_passed_on_within_bounds() {
         assert_eq!(service.get(&format!("/v1/decisions?{bad}")).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
     for (service_name, words) in
-        [("page", "not in JSON"), ("elsewhere", "not in JSON"), ("endless", "more than 8388608 bytes")]
+        [("page", "not in JSON"), ("elsewhere", "not in JSON"), ("endless", "more than 4194304 bytes")]
     {
         let (status, problem) = service.get(&format!("/v1/decisions?service={service_name}")).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{service_name}");
         assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn answers_that_wait_to_be_taken_are_bounded() {
+    let (_scheduler, _demand, service) = all().await;
+    let ask = async || {
+        let request = Request::get("/v1/decisions?service=large").body(Body::empty()).unwrap();
+        service.send(request).await
+    };
+    let (first, second) = (ask().await, ask().await);
+    assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::OK));
+    let (status, problem) = document(ask().await).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(problem["detail"].as_str().unwrap().contains("wait to be taken already"), "{problem}");
+    let line = "POST /v1/services/large/pause";
+    assert_eq!(service.change(line, None, Some(TOKEN)).await.0, StatusCode::OK, "what was done is told");
+    drop(first);
+    let (status, large) = document(ask().await).await;
+    assert_eq!((status, large.as_str().unwrap().len()), (StatusCode::OK, 3 * 1024 * 1024));
 }
 
 #[tokio::test]
