@@ -84,6 +84,7 @@ async fn run(config: Config, operator: &Operator) -> anyhow::Result<()> {
     let listen: SocketAddr = config.listen;
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
     let metrics = metrics::install().context("cannot collect metrics")?;
+    source::describe_metrics();
     tokio::spawn(metrics.clone().upkeep());
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is the port taken? set `listen` in the config")

@@ -271,6 +271,16 @@ impl State {
     }
 }
 
+/// Describes the metrics that are recorded here, which are all of this crate's.
+pub(crate) fn describe_metrics() {
+    metrics::describe_gauge!("demand", "Containers wanted now, by key; NaN while unknown.");
+    metrics::describe_counter!(
+        "demand_changes_total",
+        metrics::Unit::Count,
+        "The sequence of the demand document: 1 at the start, and one more with each change."
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use api_types::generator::Pattern;
@@ -393,5 +403,19 @@ mod tests {
             "this source has several keys; say which one with ?key=; the keys are: a, b"
         );
         assert!(source.settings(Some("b")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_metric_says_what_it_is() {
+        let metrics = service_kit::metrics::install().unwrap();
+        describe_metrics();
+        let _recorded = source(&[("a", trace(1_000, vec![1]))]);
+        let text = metrics.render();
+        let names: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        for name in &names {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
+        }
+        assert!(names.contains(&"demand") && names.contains(&"demand_changes_total"), "{names:?}");
     }
 }

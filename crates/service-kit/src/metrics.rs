@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use metrics::{Unit, describe_counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds, in seconds, of the buckets of every histogram whose name ends in `_seconds`: from a plan
@@ -50,6 +51,21 @@ pub fn install() -> Result<MetricsHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
         .install_recorder()
         .map(MetricsHandle)?;
+    describe();
     *installed = Some(handle.clone());
     Ok(handle)
+}
+
+/// What [`crate::http`] records.
+fn describe() {
+    describe_counter!(
+        "http_requests_total",
+        Unit::Count,
+        "Requests answered, by the route's pattern, method and status."
+    );
+    describe_counter!(
+        "http_connections_refused_total",
+        Unit::Count,
+        "Connections closed at once because there were as many as are allowed already."
+    );
 }

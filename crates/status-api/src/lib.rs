@@ -12,6 +12,7 @@ pub mod follow;
 pub mod history;
 pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod page;
 pub mod sse;
 #[cfg(test)]

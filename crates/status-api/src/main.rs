@@ -84,6 +84,7 @@ fn run(settings: Settings, operator: Operator) -> ExitCode {
 
 async fn serve(settings: Settings, operator: Operator) -> anyhow::Result<()> {
     let metrics = service_kit::metrics::install().context("cannot collect metrics")?;
+    status_api::metrics::describe();
     tokio::spawn(metrics.clone().upkeep());
     let shutdown = service_kit::shutdown::signal().context("cannot wait for signals")?;
     let client = upstream::client()?;

@@ -48,7 +48,11 @@ fn snapshot(epoch: &str, sequence: u64) -> String {
 }
 
 /// One for the process, as its recorder is.
-static METRICS: LazyLock<MetricsHandle> = LazyLock::new(|| service_kit::metrics::install().unwrap());
+static METRICS: LazyLock<MetricsHandle> = LazyLock::new(|| {
+    let metrics = service_kit::metrics::install().unwrap();
+    status_api::metrics::describe();
+    metrics
+});
 
 /// Method and URI, body, and authorization of each request.
 type Asked = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
@@ -471,6 +475,31 @@ async fn a_service_behind_that_hangs_or_is_gone_is_waited_for_within_bounds() {
     drop(scheduler);
     service.shows(|shown| shown["source"]["live"] == false).await;
     assert_eq!(service.get("/v1/decisions").await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn every_metric_says_what_it_is() {
+    let (scheduler, _demand, service) = all().await;
+    scheduler.server.abort();
+    drop(scheduler);
+    service.shows(|shown| shown["source"]["live"] == false).await;
+    service.get("/healthz").await;
+    let response = service.send(Request::get("/metrics").body(Body::empty()).unwrap()).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&body).unwrap();
+    let names: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in &names {
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
+    }
+    for recorded in [
+        "http_requests_total",
+        "status_snapshots_published_total",
+        "status_source_live",
+        "status_stream_errors_total",
+    ] {
+        assert!(names.contains(&recorded), "{recorded} is not among {names:?}");
+    }
 }
 
 #[tokio::test]
