@@ -300,3 +300,50 @@ fn over_capacity_the_more_important_stays_while_the_less_important_cannot_be_tol
     let made = plan(&world.state, world.now);
     assert!(matches!(made.actions[..], [Action::Stop { reason: StopReason::OverCapacity, .. }]));
 }
+
+#[test]
+fn the_small_one_is_spared_when_the_large_one_is_enough() {
+    let sized = |service, slots| Service { request: Resources::slots(slots), ..service };
+    let services = vec![
+        sized(Service::demand("big", 1), 3),
+        sized(Service::demand("middle", 2), 3),
+        sized(Service::fill("small", 3), 1),
+    ];
+    let mut world = World::pool(services, 1, 4);
+    world.demand("middle", 1);
+    world.put("middle", "instance-1", 0, Phase::Running, 10);
+    world.put("small", "instance-1", 0, Phase::Running, 10);
+    world.demand("big", 1);
+    // Of 4 slots 3 are wanted. small goes first, with it 1 is free; then middle, and with it 4: small may stay.
+    assert_eq!(kinds(&world), ["stop middle/0 on instance-1", "start big/0 on instance-1"]);
+}
+
+#[test]
+fn on_an_instance_above_capacity_a_start_waits_for_everything_that_leaves() {
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
+    for ordinal in 0..3 {
+        world.put("batch", "instance-1", ordinal, Phase::Running, 10);
+    }
+    let instance = world.state.instance_id("instance-1").unwrap();
+    world.state.apply(Delta::Capacity { instance, capacity: Resources::slots_only(2) });
+    world.demand("web", 1);
+    let plan = world.plan();
+    let Some(Action::Start { after, .. }) = plan.actions.last() else { panic!("{}", world.show(&plan)) };
+    assert_eq!((plan.actions.len(), after.len()), (3, 2), "{}", world.show(&plan));
+}
+
+#[test]
+fn an_equal_within_its_share_is_not_stopped_along_with_one_above() {
+    // 4 slots for equals: c wants one, 3 are left for a and b; b's one takes 2 of them, a has 1 too many. The only
+    // place for b has one of a and one of c, and c has no more than its share.
+    let b = Service { request: Resources::slots(2), ..Service::demand("b", 1) };
+    let hosts = [("i1", 2), ("i2", 1), ("i3", 1)];
+    let hosts = hosts.map(|(name, slots)| Instance::ready(name, Resources::slots_only(slots)));
+    let mut world = World::new(vec![Service::fill("a", 1), b, Service::demand("c", 1)], hosts.to_vec());
+    world.demand("b", 1);
+    world.demand("c", 1);
+    world.put("a", "i1", 0, Phase::Running, 10);
+    world.put("c", "i1", 0, Phase::Running, 10);
+    world.put("a", "i2", 0, Phase::Running, 10);
+    assert_eq!(kinds(&world), ["start a/0 on i3"]);
+}
