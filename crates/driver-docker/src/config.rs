@@ -1,6 +1,7 @@
 //! What a driver is told: which engine, which cluster, which instances, which limits.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -33,6 +34,9 @@ pub struct DockerInstance {
 pub struct Limits {
     /// Calls that change something, at once; at least 1. Default [`Limits::PARALLEL_CALLS`].
     pub parallel_calls: usize,
+    /// Stops at once, each of which holds a connection until its container has ended or its grace is over; at least 1.
+    /// Default [`Limits::PARALLEL_STOPS`].
+    pub parallel_stops: usize,
     /// Milliseconds to connect over TCP. Default 1,000.
     pub connect_ms: u64,
     /// Milliseconds for a whole observation, and for any other question. Default 2,500: less than the default
@@ -40,7 +44,7 @@ pub struct Limits {
     pub observe_ms: u64,
     /// Milliseconds for one call that changes something, and for a container to end after SIGKILL. Default
     /// 30,000: a busy machine takes many times the usual 0.2 s for a start, and a call that is given up too
-    /// early is one whose outcome is unknown.
+    /// early is one whose outcome is unknown. A call's wait for its turn is not part of it.
     pub change_ms: u64,
     /// Milliseconds that a start or thaw waits for its `after`. Default 60,000; it should exceed the longest grace
     /// of any container that room is taken from. Waiting costs nothing.
@@ -51,12 +55,16 @@ impl Limits {
     /// The default of [`Limits::parallel_calls`]. The engine does most of its work in turn, so that more would
     /// only queue inside it; fewer, and the machine idles while a call waits for the kernel.
     pub const PARALLEL_CALLS: usize = 16;
+    /// The default of [`Limits::parallel_stops`]: far more than an engine gets done in a second, and far fewer than the
+    /// 1,024 files that a process may usually have open.
+    pub const PARALLEL_STOPS: usize = 128;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             parallel_calls: Self::PARALLEL_CALLS,
+            parallel_stops: Self::PARALLEL_STOPS,
             connect_ms: 1_000,
             observe_ms: 2_500,
             change_ms: 30_000,
@@ -82,6 +90,24 @@ pub struct EngineAddressError {
     problem: &'static str,
 }
 
+impl EngineAddress {
+    /// What whoever configured this should know, if anything: over TCP the engine's API goes unencrypted, and whoever
+    /// reaches it is root on its host.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Self::Tcp(authority) = self else { return None };
+        let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let is_loopback = address.map_or(host == "localhost", |address| address.is_loopback());
+        (!is_loopback).then(|| {
+            format!(
+                "engine {self} is spoken to without encryption, and whoever can connect to it is root on its host: \
+                 keep it on a network that nobody else reaches, or tunnel to it and give the tunnel's local end"
+            )
+        })
+    }
+}
+
 impl FromStr for EngineAddress {
     type Err = EngineAddressError;
 
@@ -103,6 +129,10 @@ impl FromStr for EngineAddress {
                     _ => Err(refused("write host and port and nothing else, as in tcp://10.0.0.7:2375")),
                 }
             }
+            Some(("https", _)) => Err(refused(
+                "TLS to an engine is not supported yet: tunnel to it and give the tunnel's local end, as in \
+                 unix:///run/engine-1.sock or tcp://127.0.0.1:2375",
+            )),
             _ => Err(refused("write unix:///path/to/docker.sock or tcp://host:port")),
         }
     }
@@ -133,6 +163,32 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             assert_eq!(shown.parse(), Ok(address));
         }
+    }
+
+    #[test]
+    fn a_way_that_others_may_read_is_warned_of() {
+        for (given, warned) in [
+            ("unix:///var/run/docker.sock", false),
+            ("tcp://127.0.0.1:2375", false),
+            ("http://127.8.8.8:2375", false),
+            ("tcp://[::1]:2375", false),
+            ("tcp://localhost:2375", false),
+            ("tcp://10.0.0.7:2375", true),
+            ("http://engine-1:2375", true),
+            ("tcp://[fd00::7]:2376", true),
+            ("tcp://127.0.0.1.example.com:2375", true),
+        ] {
+            let address: EngineAddress = given.parse().expect(given);
+            let warning = address.warning();
+            assert_eq!(warning.is_some(), warned, "{given}: {warning:?}");
+            assert!(warning.is_none_or(|warning| warning.contains(&format!("engine {address} "))));
+        }
+    }
+
+    #[test]
+    fn tls_is_said_not_to_be_there() {
+        let error = "https://engine:2376".parse::<EngineAddress>().expect_err("it is refused").to_string();
+        assert!(error.contains("TLS to an engine is not supported yet: tunnel to it"), "{error}");
     }
 
     #[test]

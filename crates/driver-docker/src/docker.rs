@@ -2,42 +2,46 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
 use bollard::models::ContainerStateStatusEnum as Status;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
-    KillContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, KillContainerOptions,
+    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use driver::{
     Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome, Start,
     Started, StopOptions,
 };
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::warn;
 
 use crate::config::DockerConfig;
 use crate::connection::Connection;
-use crate::error::{Errors, Refusal, chain};
+use crate::error::{Errors, Refusal};
+use crate::events::{Events, Listener};
 use crate::labels::{self, Identity};
 use crate::lagging::Lagging;
-use crate::{events, spec};
+use crate::spec;
 
 /// A name that is taken by nothing that can be seen is that of a container in the making: a create takes a few
 /// milliseconds on a quiet machine, and this many on a very busy one.
 const NAME_MS: u64 = 3_000;
 /// Milliseconds until such a name is tried again.
 const NAME_AGAIN_MS: u64 = 10;
-/// How often a wait looks at its container itself, in milliseconds. The engine tells of what happens at once; this is
-/// for what has happened before we listened, and for a wait that broke.
-const LOOK_AGAIN_MS: u64 = 250;
+/// How soon a wait looks at its container again if nothing is heard. Events tell of what happens at once, and a new
+/// connection for them has every container looked at; this is for as long as there are none.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(250);
+/// At most; the time doubles with each look.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(4);
+/// Questions that starts, stops and the like ask at once, all together; the rest wait their turn. Each takes about a
+/// millisecond and a connection of its own.
+const QUESTIONS_AT_ONCE: usize = 16;
 /// A stop counts as work for the engine for this many milliseconds: the signal has been sent long before, and from
 /// then on the engine only waits.
 const STOP_SIGNALLED_MS: u64 = 250;
@@ -53,6 +57,11 @@ pub struct DockerDriver {
     pub(crate) connection: Connection,
     /// Bounds the calls that change something.
     changes: Semaphore,
+    /// Bounds the connections of stops, which outlast their permit for a change.
+    stops: Semaphore,
+    /// Bounds the questions that calls other than an observation ask.
+    questions: Semaphore,
+    events: Arc<Events>,
     /// Images, as the specs name them, that have been found to carry none of our labels.
     checked_images: Mutex<HashSet<String>>,
     /// By the id of an image: whether it carries any of our labels.
@@ -86,16 +95,25 @@ impl DockerDriver {
     /// A driver for the engine that `config` names.
     pub fn new(config: DockerConfig) -> Self {
         let errors = Errors::new(&config.engine);
+        if let Some(warning) = config.engine.warning() {
+            warn!("{warning}");
+        }
         let connection = Connection::new(&config.engine, &config.limits);
+        let lagging = Lagging::default();
+        let events = Events::new(connection.clone(), errors.clone(), lagging.clone(), &config.cluster);
         let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
+        let stops = Semaphore::new(config.limits.parallel_stops.clamp(1, Semaphore::MAX_PERMITS));
         Self {
             config,
             errors,
             connection,
             changes,
+            stops,
+            questions: Semaphore::new(QUESTIONS_AT_ONCE),
+            events: Arc::new(events),
             checked_images: Mutex::default(),
             labelled_images: Mutex::default(),
-            lagging: Lagging::default(),
+            lagging,
             exits: Mutex::default(),
         }
     }
@@ -115,7 +133,7 @@ impl DockerDriver {
         call: &'static str,
         change: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<Result<T, Refusal>, DriverError> {
-        let _permit = self.permit().await?;
+        let _permit = self.permit().await;
         self.bounded(call, self.config.limits.change_ms, change).await
     }
 
@@ -132,15 +150,14 @@ impl DockerDriver {
         }
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, DriverError> {
-        let limits = &self.config.limits;
-        match timeout(Duration::from_millis(limits.change_ms), self.changes.acquire()).await {
-            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-            Err(_) => Err(self.errors.not_asked(format!(
-                "all {} calls that may be under way at once have been for {} ms",
-                limits.parallel_calls, limits.change_ms
-            ))),
-        }
+    /// Waits for as long as the caller does: a queue is no failure of the engine's.
+    async fn permit(&self) -> SemaphorePermit<'_> {
+        self.changes.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// To ask something about one container or image.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.questions.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Refuses an image that would give its containers our labels.
@@ -187,6 +204,7 @@ impl DockerDriver {
         let image = &start.spec.image;
         let checked = self.checked_images.lock().expect("nothing panics while holding it").contains(image);
         if !checked {
+            let _turn = self.turn().await;
             self.check_image(CALL, image).await?;
         }
         let name = identity.name(start.ordinal);
@@ -223,6 +241,7 @@ impl DockerDriver {
 
     async fn holder(&self, name: &str, identity: &Identity) -> Result<Holder, DriverError> {
         const CALL: &str = "start";
+        let _turn = self.turn().await;
         let inspect = self.connection.docker().inspect_container(name, None::<InspectContainerOptions>);
         let found = match self.ask(CALL, inspect).await? {
             Ok(found) => found,
@@ -262,21 +281,9 @@ impl DockerDriver {
 
     /// Ends when the container has left its room: it has ended, is suspended, or is gone.
     async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
-        let looked_at = async {
-            loop {
-                if !matches!(self.status("start", id).await?, Some(Status::RUNNING | Status::RESTARTING)) {
-                    return Ok(());
-                }
-                sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
-            }
-        };
-        let left = async {
-            tokio::select! {
-                () = self.heard_of(id, &["die", "pause"]) => Ok(()),
-                _ = self.ended(id, "not-running") => Ok(()),
-                looked = looked_at => looked,
-            }
-        };
+        let mut listener = self.events.listen(id);
+        let takes_room = |status| matches!(status, Status::RUNNING | Status::RESTARTING);
+        let left = self.no_longer("start", id, &mut listener, takes_room);
         let waited_ms = self.config.limits.after_ms;
         timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
             Err(DriverError::Timeout {
@@ -287,39 +294,35 @@ impl DockerDriver {
         })
     }
 
-    /// Ends when the engine tells of one of these events. This is the quickest of ways, and the least certain: it
-    /// says nothing of what was before it, and one that breaks never ends.
-    async fn heard_of(&self, id: &ContainerId, actions: &[&str]) {
-        let filters = HashMap::from([
-            ("type", vec!["container"]),
-            ("container", vec![id.as_str()]),
-            ("event", actions.to_vec()),
-        ]);
-        let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let mut events = pin!(self.connection.docker().events(Some(options)));
-        match events.next().await {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => broken(id, &chain(&error)).await,
-            None => broken(id, "the engine ended the stream").await,
-        }
-    }
-
-    /// Ends when the engine answers that the container has ended, by its own condition: `not-running` holds for one
-    /// that has ended before, `next-exit` does not. `Already` is for one that is gone. A wait that breaks never ends.
-    async fn ended(&self, id: &ContainerId, condition: &str) -> Outcome {
-        let options = WaitContainerOptionsBuilder::new().condition(condition).build();
-        let mut answers = pin!(self.connection.docker().wait_container(id.as_str(), Some(options)));
-        match answers.next().await {
-            // An exit code other than 0 is an error to bollard.
-            Some(Ok(_) | Err(EngineError::DockerContainerWaitError { .. })) => Outcome::Done,
-            Some(Err(EngineError::DockerResponseServerError { status_code: 404, .. })) => Outcome::Already,
-            Some(Err(error)) => broken(id, &chain(&error)).await,
-            None => broken(id, "no answer").await,
+    /// Ends when the engine tells of the container's end, or a look at it shows that it is no longer `so`.
+    ///
+    /// Only the end is taken on the event's word. Anything else may be over by the time that it is heard, and has the
+    /// container looked at.
+    async fn no_longer(
+        &self,
+        call: &'static str,
+        id: &ContainerId,
+        listener: &mut Listener,
+        so: impl Fn(Status) -> bool,
+    ) -> Result<(), DriverError> {
+        let mut look_again = LOOK_AGAIN_MIN;
+        loop {
+            tokio::select! {
+                () = listener.ended() => return Ok(()),
+                status = self.status(call, id) => if !status?.is_some_and(&so) {
+                    return Ok(());
+                },
+            }
+            // The end is news as well; the look that it leads to is given up at once.
+            if timeout(look_again, listener.anything()).await.is_err() {
+                look_again = (look_again * 2).min(LOOK_AGAIN_MAX);
+            }
         }
     }
 
     /// `None` for a container that is gone.
     async fn status(&self, call: &'static str, id: &ContainerId) -> Result<Option<Status>, DriverError> {
+        let _turn = self.turn().await;
         let inspect =
             self.connection.docker().inspect_container(id.as_str(), None::<InspectContainerOptions>);
         match self.ask(call, inspect).await? {
@@ -332,20 +335,20 @@ impl DockerDriver {
     /// Sends the stop signal; `None` if the container has not ended when its grace is over.
     async fn ask_to_stop(&self, id: &ContainerId, grace_ms: u64) -> Result<Option<Outcome>, DriverError> {
         const CALL: &str = "stop";
-        let mut permit = Some(self.permit().await?);
+        let _stop = self.stops.acquire().await.expect("the semaphore is never closed");
+        let mut permit = Some(self.permit().await);
         // Should we be gone by then, the engine itself ends it soon after its grace.
         let engine_grace_s = i32::try_from(grace_ms.div_ceil(1_000).saturating_add(1)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(engine_grace_s).build();
         let mut asked = pin!(self.connection.docker().stop_container(id.as_str(), Some(options)));
-        // The engine tells of the end before it has cleaned up; the answers come after that.
-        let mut died = pin!(self.heard_of(id, &["die"]));
-        let mut ended = pin!(self.ended(id, "next-exit"));
+        // The engine tells of the end before it has cleaned up; the answer comes after that.
+        let listener = self.events.listen(id);
+        let mut ended = pin!(listener.ended());
         let mut signalled = pin!(sleep(Duration::from_millis(STOP_SIGNALLED_MS)));
         let mut grace = pin!(sleep(Duration::from_millis(grace_ms)));
         loop {
             tokio::select! {
-                () = &mut died => return Ok(Some(Outcome::Done)),
-                outcome = &mut ended => return Ok(Some(outcome)),
+                () = &mut ended => return Ok(Some(Outcome::Done)),
                 answer = &mut asked => return match answer {
                     Ok(()) => Ok(Some(Outcome::Done)),
                     Err(error) => match self.errors.sort(CALL, error)? {
@@ -362,10 +365,10 @@ impl DockerDriver {
     /// SIGKILL, and its effect.
     async fn kill(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
         const CALL: &str = "stop";
-        let mut died = pin!(self.heard_of(id, &["die"]));
+        let mut listener = self.events.listen(id);
         let kill = self.connection.docker().kill_container(id.as_str(), None::<KillContainerOptions>);
         let killed = tokio::select! {
-            () = &mut died => return Ok(Outcome::Done),
+            () = listener.ended() => return Ok(Outcome::Done),
             killed = self.change(CALL, kill) => killed?,
         };
         match killed {
@@ -374,25 +377,15 @@ impl DockerDriver {
             Err(Refusal { status: 404 | 409, .. }) => return Ok(Outcome::Already),
             Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
         }
-        let ended = async {
-            tokio::select! {
-                () = &mut died => {}
-                _ = self.ended(id, "not-running") => {}
-            }
-        };
         let limit_ms = self.config.limits.change_ms;
-        let ended = timeout(Duration::from_millis(limit_ms), ended).await;
-        ended.map(|()| Outcome::Done).map_err(|_| {
+        let has_process = |status| !matches!(status, Status::EXITED | Status::DEAD | Status::REMOVING);
+        let ended = self.no_longer(CALL, id, &mut listener, has_process);
+        let ended = timeout(Duration::from_millis(limit_ms), ended).await.unwrap_or_else(|_| {
             let message = format!("container {id} has not ended within {limit_ms} ms of SIGKILL");
-            self.errors.outcome_unknown(CALL, message)
-        })
+            Err(self.errors.outcome_unknown(CALL, message))
+        });
+        ended.map(|()| Outcome::Done)
     }
-}
-
-/// There is another way to learn of the end, or a limit to the wait.
-async fn broken<T>(id: &ContainerId, reason: &str) -> T {
-    debug!(container = %id, reason, "waiting for its end broke");
-    std::future::pending().await
 }
 
 #[async_trait]
@@ -417,12 +410,7 @@ impl Driver for DockerDriver {
     }
 
     fn events(&self) -> BoxStream<'static, Event> {
-        events::follow(
-            self.connection.clone(),
-            self.errors.clone(),
-            self.lagging.clone(),
-            &self.config.cluster,
-        )
+        self.events.changes()
     }
 
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
@@ -535,5 +523,38 @@ impl Driver for DockerDriver {
                 Some(_) => Err(self.errors.refused(CALL, refusal)),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::config::Limits;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_calls_own_time_begins_when_its_turn_comes() {
+        let limits = Limits { parallel_calls: 1, ..Limits::default() };
+        let driver = DockerDriver::new(DockerConfig {
+            engine: "unix:///nobody/listens".parse().expect("it is an address"),
+            cluster: "demo".to_owned(),
+            instances: Vec::new(),
+            limits,
+        });
+        let limit = Duration::from_millis(limits.change_ms);
+        let answer_after = |time: Duration| async move {
+            sleep(time).await;
+            Ok(())
+        };
+        let turn = driver.permit().await;
+        let mut queued = pin!(driver.change("start", answer_after(limit / 2)));
+        assert!(queued.as_mut().now_or_never().is_none());
+        sleep(limit * 10).await;
+        drop(turn);
+        assert!(matches!(queued.await, Ok(Ok(()))));
+
+        let error = driver.change("start", answer_after(limit * 2)).await.expect_err("it takes too long");
+        assert_eq!(error.code(), "outcome_unknown");
     }
 }

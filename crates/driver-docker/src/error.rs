@@ -60,11 +60,6 @@ impl Errors {
         DriverError::Unreachable { engine: self.engine.clone(), message, source: Some(Box::new(error)) }
     }
 
-    /// Nothing was asked, for a reason on our side of the connection.
-    pub(crate) fn not_asked(&self, message: impl Into<String>) -> DriverError {
-        DriverError::Unreachable { engine: self.engine.clone(), message: message.into(), source: None }
-    }
-
     pub(crate) fn outcome_unknown(&self, call: &'static str, message: impl Into<String>) -> DriverError {
         DriverError::OutcomeUnknown { engine: self.engine.clone(), call, message: message.into() }
     }

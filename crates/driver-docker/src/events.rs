@@ -1,6 +1,7 @@
 //! The engine's events, followed through its restarts.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::EventMessage;
@@ -9,6 +10,8 @@ use driver::{ContainerId, Event};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -22,6 +25,8 @@ const ACTIONS: [&str; 7] = ["create", "start", "pause", "unpause", "die", "destr
 /// Those that the engine tells of before its list shows them ([`Lagging`]). It is the other way round with the rest,
 /// and looking at a container that is just being started would take as long as the start.
 const TOLD_EARLY: [&str; 3] = ["pause", "unpause", "die"];
+/// After these there is no process.
+const ENDED: [&str; 2] = ["die", "destroy"];
 /// Milliseconds before the first attempt to connect again; doubles with each failure.
 const BACKOFF_MIN_MS: u64 = 50;
 /// At most; an engine that is back should be seen to be soon, and an attempt costs little.
@@ -34,32 +39,174 @@ const ANSWER_MS: u64 = 2_000;
 /// happened between that reading and the subscription.
 const LOOK_BACK: Duration = Duration::from_secs(2);
 
-/// Says when an observation of `cluster` is due, for ever.
-pub(crate) fn follow(
-    connection: Connection,
-    errors: Errors,
-    lagging: Lagging,
-    cluster: &str,
-) -> BoxStream<'static, Event> {
-    let follower = Follower {
-        connection,
-        errors,
-        lagging,
-        label: format!("{CLUSTER}={cluster}"),
-        failures: 0,
-        live: None,
-    };
-    stream::unfold(follower, |mut follower| async move { Some((follower.next().await, follower)) }).boxed()
+/// The engine's events of one cluster's containers, followed once for all who wait for any of them.
+///
+/// Whoever waits for a container says so first ([`Events::listen`]) and looks at it then: an event that came before
+/// is seen by the look, and one that comes later is heard. While the engine cannot be followed, looking is all there
+/// is.
+pub(crate) struct Events {
+    follower: Follower,
+    following: OnceLock<AbortHandle>,
 }
 
+#[derive(Default)]
+struct Shared {
+    progress: watch::Sender<Progress>,
+    /// What is waited for; as many at most as there are calls under way.
+    awaited: Mutex<HashMap<ContainerId, watch::Sender<News>>>,
+}
+
+/// What has been heard, by number: whoever is slow catches up in one step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    live: bool,
+    connections: u64,
+    changes: u64,
+}
+
+/// Of one container.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    /// Its process is gone. That is final: nothing of ours starts a container twice.
+    ended: bool,
+}
+
+impl Events {
+    /// Follows nothing before somebody listens.
+    pub(crate) fn new(connection: Connection, errors: Errors, lagging: Lagging, cluster: &str) -> Self {
+        let follower = Follower {
+            connection,
+            errors,
+            lagging,
+            shared: Arc::default(),
+            label: format!("{CLUSTER}={cluster}"),
+            failures: 0,
+        };
+        Self { follower, following: OnceLock::new() }
+    }
+
+    /// Says when an observation is due, for ever.
+    pub(crate) fn changes(self: &Arc<Self>) -> BoxStream<'static, Event> {
+        self.follow();
+        let heard = self.follower.shared.progress.subscribe();
+        let reader = Reader { heard, told: Progress::default(), _events: Arc::clone(self) };
+        stream::unfold(reader, |mut reader| async move { Some((reader.next().await, reader)) }).boxed()
+    }
+
+    /// What happens to this container from now on.
+    pub(crate) fn listen(&self, id: &ContainerId) -> Listener {
+        self.follow();
+        let shared = Arc::clone(&self.follower.shared);
+        let news = shared.awaited().entry(id.clone()).or_default().subscribe();
+        Listener { shared, id: id.clone(), news }
+    }
+
+    fn follow(&self) {
+        self.following.get_or_init(|| tokio::spawn(self.follower.clone().run()).abort_handle());
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(following) = self.following.get() {
+            following.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn awaited(&self) -> MutexGuard<'_, HashMap<ContainerId, watch::Sender<News>>> {
+        self.awaited.lock().expect("nothing panics while holding it")
+    }
+
+    fn connected(&self) {
+        self.progress.send_modify(|progress| {
+            progress.live = true;
+            progress.connections += 1;
+        });
+        for news in self.awaited().values() {
+            news.send_modify(|_| {});
+        }
+    }
+
+    fn disconnected(&self) {
+        self.progress.send_modify(|progress| progress.live = false);
+    }
+
+    fn changed(&self, id: &ContainerId, action: &str) {
+        self.progress.send_modify(|progress| progress.changes += 1);
+        if let Some(news) = self.awaited().get(id) {
+            news.send_modify(|news| news.ended |= ENDED.contains(&action));
+        }
+    }
+}
+
+/// One who waits for observations that are due.
+struct Reader {
+    heard: watch::Receiver<Progress>,
+    told: Progress,
+    /// They are followed for as long as anybody reads.
+    _events: Arc<Events>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Event {
+        loop {
+            let heard = *self.heard.borrow_and_update();
+            if heard.connections != self.told.connections {
+                // It comes first, and covers all that was heard by then; not while the engine is away again.
+                if heard.live {
+                    self.told = heard;
+                    return Event::Gap;
+                }
+            } else if heard.changes != self.told.changes {
+                self.told = heard;
+                return Event::Changed;
+            }
+            self.heard.changed().await.expect("the sender is kept beside the receiver");
+        }
+    }
+}
+
+/// One who waits for a container.
+pub(crate) struct Listener {
+    shared: Arc<Shared>,
+    id: ContainerId,
+    news: watch::Receiver<News>,
+}
+
+impl Listener {
+    /// Ends when the engine tells that the container's process is gone, or was told so since this listens.
+    pub(crate) async fn ended(&self) {
+        let mut news = self.news.clone();
+        news.wait_for(|news| news.ended).await.expect("the sender is kept while anybody listens");
+    }
+
+    /// Ends when anything has happened to the container, or may have been missed, since this was last asked.
+    pub(crate) async fn anything(&mut self) {
+        self.news.changed().await.expect("the sender is kept while anybody listens");
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut awaited = self.shared.awaited();
+        // Whoever else listens comes and goes under the same lock.
+        if awaited.get(&self.id).is_some_and(|news| news.receiver_count() == 1) {
+            awaited.remove(&self.id);
+        }
+    }
+}
+
+#[derive(Clone)]
 struct Follower {
     connection: Connection,
     errors: Errors,
     lagging: Lagging,
+    shared: Arc<Shared>,
     label: String,
     /// In a row.
     failures: u32,
-    live: Option<Live>,
 }
 
 /// An established stream.
@@ -71,49 +218,54 @@ struct Live {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Event {
+    async fn run(mut self) {
         loop {
-            let Some(live) = &mut self.live else {
-                if self.failures > 0 {
-                    sleep(backoff(self.failures)).await;
+            if self.failures > 0 {
+                sleep(backoff(self.failures)).await;
+            }
+            let mut live = match connect(&self.connection, &self.label).await {
+                Ok(live) => live,
+                Err(reason) => {
+                    self.failed(&reason);
+                    continue;
                 }
-                match connect(&self.connection, &self.label).await {
-                    Ok(live) => {
-                        if self.failures > 0 {
-                            info!(engine = self.errors.engine, "events are followed again");
-                        }
-                        self.live = Some(live);
-                        return Event::Gap;
-                    }
-                    Err(reason) => self.failed(&reason),
-                }
-                continue;
             };
-            let lost = tokio::select! {
-                event = live.events.next() => match event {
-                    Some(Ok(event)) => {
-                        self.heard(event);
-                        return Event::Changed;
-                    }
-                    Some(Err(error)) => chain(&error),
-                    None => "the engine ended it".to_owned(),
-                },
-                reason = &mut live.probe => reason,
-            };
+            if self.failures > 0 {
+                info!(engine = self.errors.engine, "events are followed again");
+            }
+            self.shared.connected();
+            let lost = self.hear(&mut live).await;
+            self.shared.disconnected();
             // An engine that accepts the request and breaks off at once is not to be asked without a pause.
             if live.since.elapsed() >= Duration::from_millis(PING_EVERY_MS) {
                 self.failures = 0;
             }
-            self.live = None;
             self.failed(&lost);
         }
     }
 
-    fn heard(&self, event: EventMessage) {
-        let early = event.action.is_some_and(|action| TOLD_EARLY.contains(&action.as_str()));
-        if let Some(id) = event.actor.and_then(|actor| actor.id).filter(|_| early) {
-            self.lagging.note(ContainerId::new(id));
+    /// Ends with the stream, and says why.
+    async fn hear(&self, live: &mut Live) -> String {
+        loop {
+            tokio::select! {
+                event = live.events.next() => match event {
+                    Some(Ok(event)) => self.heard(event),
+                    Some(Err(error)) => return chain(&error),
+                    None => return "the engine ended it".to_owned(),
+                },
+                reason = &mut live.probe => return reason,
+            }
         }
+    }
+
+    fn heard(&self, event: EventMessage) {
+        let action = event.action.unwrap_or_default();
+        let id = ContainerId::new(event.actor.and_then(|actor| actor.id).unwrap_or_default());
+        // Before anybody is told, for they may list at once.
+        if TOLD_EARLY.contains(&action.as_str()) {
+            self.lagging.note(id.clone());
+        }
+        self.shared.changed(&id, &action);
     }
 
     /// Told once an outage.
@@ -185,7 +337,79 @@ fn backoff(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::config::{EngineAddress, Limits};
+
+    /// Nobody follows the engine: what is heard comes from the test.
+    fn events() -> Arc<Events> {
+        let address = EngineAddress::Unix("/nobody/listens".into());
+        let connection = Connection::new(&address, &Limits::default());
+        let events = Events::new(connection, Errors::new(&address), Lagging::default(), "demo");
+        let silent = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        events.following.set(silent).expect("nobody has listened yet");
+        Arc::new(events)
+    }
+
+    #[tokio::test]
+    async fn each_listener_hears_of_its_own_container() {
+        let events = events();
+        let shared = &events.follower.shared;
+        let (a, b) = (ContainerId::new("a"), ContainerId::new("b"));
+        shared.changed(&a, "die");
+        let (mut first, second, mut other) = (events.listen(&a), events.listen(&a), events.listen(&b));
+        assert!(first.anything().now_or_never().is_none(), "it was before");
+        shared.changed(&a, "pause");
+        assert!(first.anything().now_or_never().is_some());
+        assert!(first.anything().now_or_never().is_none(), "it has been asked");
+        assert!(first.ended().now_or_never().is_none(), "a suspended one has not ended");
+        shared.changed(&a, "die");
+        shared.changed(&a, "destroy");
+        for listener in [&first, &second] {
+            assert!(listener.ended().now_or_never().is_some(), "it stays so, however late it is asked");
+        }
+        assert!(other.anything().now_or_never().is_none());
+        shared.connected();
+        assert!(other.anything().now_or_never().is_some(), "something may have been missed");
+        assert!(other.ended().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_those_who_no_longer_listen() {
+        let events = events();
+        let id = ContainerId::new("a");
+        let (first, second) = (events.listen(&id), events.listen(&id));
+        drop(first);
+        events.follower.shared.changed(&id, "die");
+        assert!(second.ended().now_or_never().is_some(), "another one's leaving changes nothing");
+        drop(second);
+        assert!(events.follower.shared.awaited().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_told_of_the_connection_first_and_of_many_changes_once() {
+        let events = events();
+        let shared = &events.follower.shared;
+        let mut early = events.changes();
+        assert_eq!(early.next().now_or_never(), None);
+        shared.connected();
+        for mut reader in [early, events.changes()] {
+            assert_eq!(reader.next().now_or_never(), Some(Some(Event::Gap)));
+            assert_eq!(reader.next().now_or_never(), None);
+        }
+        let mut reader = events.changes();
+        assert_eq!(reader.next().now_or_never(), Some(Some(Event::Gap)));
+        for action in ["create", "start", "die"] {
+            shared.changed(&ContainerId::new("a"), action);
+        }
+        assert_eq!(reader.next().now_or_never(), Some(Some(Event::Changed)));
+        assert_eq!(reader.next().now_or_never(), None);
+        shared.disconnected();
+        assert_eq!(events.changes().next().now_or_never(), None, "not while the engine is away");
+        shared.connected();
+        assert_eq!(reader.next().now_or_never(), Some(Some(Event::Gap)));
+    }
 
     #[test]
     fn the_backoff_doubles_within_its_bounds() {

@@ -14,10 +14,11 @@
 //!
 //! # How a start waits for its room
 //!
-//! [`driver::Driver::start`] creates the container at once. Beside that it listens to the engine's events of the
-//! victim: `die` comes when the process is gone, before the engine cleans up after it (which takes as long as the
-//! kill itself) and before it answers the stop. The start goes out with that event. Two slower ways make it certain,
-//! because events tell nothing of what was before them: `POST /containers/{id}/wait`, and a look at the victim.
+//! [`driver::Driver::start`] creates the container at once. Beside that it listens for the victim's `die` event, which
+//! comes when the process is gone, before the engine cleans up after it (which takes as long as the kill itself) and
+//! before it answers the stop. The start goes out with that event. All who wait share one subscription to the engine's
+//! events, so that a thousand waits hold one connection. Events tell nothing of what was before them, and may be
+//! missed: so a wait looks at its victim once it listens, whenever the subscription is made anew, and now and then.
 //!
 //! Containers' health is not looked at: one that runs counts as running.
 

@@ -4,11 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use driver::{Driver, DriverError, Event};
+use driver::{ContainerId, Driver, DriverError, Event, StopOptions};
 use driver_docker::{DockerDriver, EngineAddress, Limits};
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use planner::Phase;
 use tokio::time::timeout;
 
@@ -134,6 +134,80 @@ async fn an_engine_that_has_gone_silent_is_noticed() {
     proxy.set(Mode::Forward);
     let (event, _events) = following.await.expect("it did not panic");
     assert_eq!(event, Event::Gap);
+}
+
+/// As many of the 40 as may be asked at once have been, and no more.
+async fn asked_at_once(proxy: &Proxy, text: &str, most: usize, calls: impl Future) {
+    let enough = async {
+        timeout(PATIENCE, proxy.until_requests(text, most)).await.expect("they are asked");
+        // Time for more, were they not held back.
+        let more = timeout(Duration::from_millis(200), proxy.until_requests(text, most + 1)).await;
+        assert!(more.is_err(), "more than {most} at once");
+    };
+    tokio::select! {
+        _ = calls => panic!("the engine answers nothing"),
+        () = enough => {}
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_on_an_engine_that_hangs_hold_few_connections() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    proxy.set(Mode::Hang);
+    let mut config = cluster.config();
+    config.engine = proxy.address();
+    config.limits = Limits { parallel_stops: 2, observe_ms: 60_000, ..Limits::default() };
+    let driver = DockerDriver::new(config);
+    let ids: Vec<_> = (0..40).map(|number| ContainerId::new(format!("c{number}"))).collect();
+    let grace = StopOptions { grace_ms: 60_000 };
+    let stops = join_all(ids.iter().map(|id| driver.stop(id, grace)));
+    asked_at_once(&proxy, "/stop", 2, stops).await;
+    let waits = join_all(ids.iter().map(|id| driver.thaw(id, Some(id))));
+    asked_at_once(&proxy, "/json", 16, waits).await;
+}
+
+#[tokio::test]
+async fn one_subscription_serves_all_who_wait() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let mut config = cluster.config();
+    config.engine = proxy.address();
+    let driver = DockerDriver::new(config);
+    let mut events = driver.events();
+    assert_eq!(next(&mut events).await, Event::Gap);
+    let driver = &driver;
+    join_all((0..4).map(|ordinal| async move {
+        let victim = running(driver, ordinal).await;
+        let start = start_of(ordinal + 4, workload(&[]));
+        let grace = StopOptions { grace_ms: 5_000 };
+        let (started, stopped) =
+            tokio::join!(driver.start(&start, Some(&victim)), driver.stop(&victim, grace));
+        started.expect("it starts");
+        stopped.expect("the victim stops");
+    }))
+    .await;
+    assert_eq!(proxy.requests("/events").len(), 1);
+    assert_eq!(proxy.requests("/wait").len(), 0);
+}
+
+#[tokio::test]
+async fn a_wait_does_without_events() {
+    let (cluster, proxy) = (Cluster::new(), Proxy::new());
+    let (driver, direct) = (driver_through(&proxy, &cluster), cluster.driver());
+    let victim = running(&direct, 0).await;
+    // Nothing is heard as long as this is not answered.
+    proxy.set(Mode::Hang);
+    let mut events = driver.events();
+    assert_eq!(events.next().now_or_never(), None);
+    proxy.until_requests("/_ping", 1).await;
+    proxy.set(Mode::Forward);
+    let start = start_of(1, workload(&[]));
+    let ending = async {
+        proxy.until_requests(&format!("/{victim}/json"), 2).await;
+        direct.stop(&victim, StopOptions { grace_ms: 5_000 }).await.expect("it stops");
+    };
+    let swap = async { tokio::join!(driver.start(&start, Some(&victim)), ending) };
+    let (started, ()) = timeout(PATIENCE, swap).await.expect("the end is noticed");
+    started.expect("it starts");
 }
 
 #[tokio::test]
