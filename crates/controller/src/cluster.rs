@@ -108,6 +108,10 @@ struct Fact {
 
 /// What is remembered of a container beyond the last observation.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any of them may hold with any other"
+)]
 struct Memory {
     /// Its number in its key; not that of its name if that was taken.
     ordinal: u32,
@@ -462,7 +466,17 @@ impl Cluster {
             let known = &mut self.instances[instance.index()];
             known.observed = Some(Arc::clone(observed));
             known.observed_here = places;
-            known.strays = if instance == first { std::mem::take(&mut strays) } else { Vec::new() };
+            let before = std::mem::take(&mut known.strays);
+            if instance == first {
+                known.strays = std::mem::take(&mut strays);
+                for stray in known.strays.iter().filter(|stray| !before.contains(stray)) {
+                    tracing::warn!(
+                        container = %stray,
+                        "a container of this cluster says that it is on an instance which is not configured there: \
+                         it is left alone; configure the instance, or remove the container by hand"
+                    );
+                }
+            }
             self.dirty.insert(instance);
         }
         noticed

@@ -25,8 +25,9 @@ use crate::executor::{Done, Ended, OperationId, execute};
 use crate::feed::follow;
 use crate::handle::{Command, CommandError, Handle, Shared, UpdateError, lock};
 use crate::latency::{Latency, Reactions};
+use crate::measure::measure;
 use crate::observer::{Post, observe};
-use crate::prepare::{PREPARE_LIMIT, Preparation, prepare};
+use crate::prepare::{PREPARE_LIMIT, Preparation, Preparing, prepare};
 use crate::settings::{Engines, Settings, SettingsError};
 use crate::view::{self, View};
 
@@ -101,6 +102,8 @@ pub struct Controller {
     /// The settings or the standing of an instance may have changed.
     judge_again: bool,
     counted_until: Instant,
+    success_ms: u64,
+    no_success_ms: u64,
     /// Observers, feeds and preparations.
     tasks: JoinSet<()>,
     actions: JoinSet<()>,
@@ -148,6 +151,8 @@ impl Controller {
             shutdown_at: None,
             judge_again: true,
             counted_until: Instant::now(),
+            success_ms: 0,
+            no_success_ms: 0,
             tasks: JoinSet::new(),
             actions: JoinSet::new(),
             given: engines,
@@ -204,6 +209,7 @@ impl Controller {
         }
         self.forgive(now);
         self.tell_backoffs();
+        let preparing = self.preparing(now);
         self.follow_rises(now);
 
         if self.adoption != Adoption::Done && self.shutdown_at.is_none() {
@@ -219,12 +225,12 @@ impl Controller {
             metrics::histogram!("force12_plan_seconds").record(planned_at.elapsed().as_secs_f64());
             success = planner::success(self.cluster.state(), &plan, now);
             if self.shutdown_at.is_none() {
-                self.decide(&plan, woken_by, plan_micros, now);
+                self.decide(&plan, &preparing, woken_by, plan_micros, now);
                 merged.extend(self.cluster.merge(now));
             }
             self.limit_rises(&plan);
         }
-        self.publish(&plan, &success, &merged, now);
+        self.publish(&plan, &success, &preparing, &merged, now);
 
         let settled = self.cluster.state().fill_hold_until();
         let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled)];
@@ -355,10 +361,12 @@ impl Controller {
         let mut before = std::mem::take(&mut self.engines);
         for driver in drivers {
             let known = before.iter().find(|(_, engine)| engine.driver.name() == driver.name());
-            let id = known.map(|(&id, _)| id).unwrap_or_else(|| {
+            let id = if let Some((&id, _)) = known {
+                id
+            } else {
                 self.engines_started += 1;
                 EngineId(self.engines_started)
-            });
+            };
             let engine = match before.remove(&id) {
                 Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
                 known => {
@@ -591,7 +599,7 @@ impl Controller {
                 let action = Action::Remove { container, reason: RemoveReason::NeverStarted };
                 actions.extend(self.issue(&action, (sequence, actions.len()), now));
             }
-            self.record(woken_by, 0, actions, &Plan::default(), now);
+            self.record(woken_by, 0, actions, &Plan::default(), &Preparing::default(), now);
         }
         // As long as fill waits in any case, and no longer: an engine may have hung meanwhile.
         let over = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();
@@ -712,6 +720,37 @@ impl Controller {
         }
     }
 
+    /// The services that wait for nothing but their first preparation.
+    fn preparing(&self, now: Millis) -> Preparing {
+        let state = self.cluster.state();
+        let failed: HashSet<&str> = self
+            .failures
+            .rows()
+            .filter(|(_, _, row)| now < row.until)
+            .map(|(service, _, _)| &**service)
+            .collect();
+        let mut preparing = Preparing::default();
+        for configured in &self.settings.services {
+            let name = configured.service.name.as_str();
+            let Some(service) = state.service_id(name).filter(|_| !failed.contains(name)) else { continue };
+            let Some(generation) = self.cluster.generation(service) else { continue };
+            let mut engines = Vec::new();
+            let mut has_failed = false;
+            for engine in self.engines.values() {
+                let Some(prepared) = engine.preparations.get(generation) else { continue };
+                match &*lock(&prepared.post) {
+                    Preparation::Ready => {}
+                    Preparation::UnderWay { .. } => engines.push(engine.driver.name().to_owned()),
+                    Preparation::Failed { .. } => has_failed = true,
+                }
+            }
+            if !has_failed && !engines.is_empty() {
+                preparing.0.insert(service, engines);
+            }
+        }
+        preparing
+    }
+
     fn follow_rises(&mut self, now: Millis) {
         for name in self.reactions.followed() {
             if let Some(service) = self.cluster.state().service_id(&name) {
@@ -731,7 +770,14 @@ impl Controller {
     }
 
     /// Issues what is planned, and records the decision if it does or refuses anything new.
-    fn decide(&mut self, plan: &Plan, woken_by: WokenBy, plan_micros: u64, now: Millis) {
+    fn decide(
+        &mut self,
+        plan: &Plan,
+        preparing: &Preparing,
+        woken_by: WokenBy,
+        plan_micros: u64,
+        now: Millis,
+    ) {
         let sequence = lock(&self.shared.decisions).next_sequence();
         let mut actions = Vec::new();
         let mut held: HashSet<ContainerKey> = HashSet::new();
@@ -758,7 +804,7 @@ impl Controller {
         let news = plan.not_done != self.not_done;
         self.not_done.clone_from(&plan.not_done);
         if !actions.is_empty() || news {
-            self.record(woken_by, plan_micros, actions, plan, now);
+            self.record(woken_by, plan_micros, actions, plan, preparing, now);
         }
     }
 
@@ -768,6 +814,7 @@ impl Controller {
         plan_micros: u64,
         actions: Vec<ActionView>,
         plan: &Plan,
+        preparing: &Preparing,
         now: Millis,
     ) {
         let sequence = lock(&self.shared.decisions).next_sequence();
@@ -777,8 +824,8 @@ impl Controller {
             .iter()
             .map(|not_done| NotDoneView {
                 service: Arc::clone(self.cluster.service_name(not_done.service())),
-                reason: not_done.code(),
-                words: not_done.words(state, now),
+                reason: preparing.code(not_done),
+                words: preparing.words(not_done, state, now),
             })
             .collect();
         let decision = Decision {
@@ -860,18 +907,20 @@ impl Controller {
         &mut self,
         plan: &Plan,
         success: &planner::Success,
+        preparing: &Preparing,
         merged: &BTreeSet<InstanceId>,
         now: Millis,
     ) {
         let before = Arc::clone(&self.views.borrow());
         self.count_time(&before);
-        let reasons = self.reasons(now);
+        let reasons = self.reasons(preparing, now);
         let material = view::Material {
             cluster: &self.cluster,
             standings: &self.standings,
             plan,
             success,
             reasons: &reasons,
+            preparing,
             merged,
             not_ready: self.not_ready(),
             draining: self.draining,
@@ -882,7 +931,7 @@ impl Controller {
         };
         let view = view::build(&material, &before, now);
         if let Some(view) = view {
-            view::measure(&view);
+            measure(&view, &before);
             self.views.send_replace(Arc::new(view));
         }
     }
@@ -892,12 +941,16 @@ impl Controller {
         let now = Instant::now();
         let passed_ms = u64::try_from((now - self.counted_until).as_millis()).unwrap_or(u64::MAX);
         self.counted_until += Duration::from_millis(passed_ms);
-        let success = if before.success { "true" } else { "false" };
-        metrics::counter!("force12_success_milliseconds_total", "success" => success).increment(passed_ms);
+        let (counted_ms, success) =
+            if before.success { (&mut self.success_ms, "true") } else { (&mut self.no_success_ms, "false") };
+        *counted_ms += passed_ms;
+        // A counter counts whole seconds; the rest is not lost.
+        metrics::counter!("force12_success_seconds_total", "success" => success)
+            .absolute(*counted_ms / 1_000);
     }
 
     /// By service: a sentence on anything unusual.
-    fn reasons(&self, now: Millis) -> HashMap<Arc<str>, String> {
+    fn reasons(&self, preparing: &Preparing, now: Millis) -> HashMap<Arc<str>, String> {
         let mut reasons: HashMap<Arc<str>, String> = HashMap::new();
         let state = self.cluster.state();
         let mut add = |service: &str, words: String| {
@@ -916,6 +969,9 @@ impl Controller {
                     add(name, format!("its starts are held back: {reason}"));
                 }
             }
+        }
+        for (&service, engines) in &preparing.0 {
+            add(&state.service(service).name, Preparing::reason(engines));
         }
         for (service, instance, row) in self.failures.rows().filter(|(_, _, row)| now < row.until) {
             add(service, format!("its starts on {instance} are held back, after failures: {}", row.reason));

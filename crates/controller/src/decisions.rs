@@ -148,6 +148,10 @@ pub struct DecisionQuery {
 }
 
 impl Decision {
+    fn entries(&self) -> usize {
+        self.inputs.len() + self.actions.len() + self.not_done.len()
+    }
+
     /// The whole in a sentence: how many of which actions for which services, and what was not done.
     pub(crate) fn summarize(actions: &[ActionView], not_done: &[NotDoneView]) -> String {
         let mut counts: Vec<((&str, &str), u32)> = Vec::new();
@@ -169,11 +173,18 @@ impl Decision {
 /// start); at a decision a second this is a quarter of an hour of "why?".
 pub const DECISIONS_KEPT: usize = 1_000;
 
-/// The last [`DECISIONS_KEPT`] decisions.
+/// How many inputs, actions and reasons all the decisions that are kept may have together: at a few hundred bytes each,
+/// some tens of megabytes. A decision that changes everything has thousands of them.
+pub const DECISION_ENTRIES_KEPT: usize = 100_000;
+
+/// The last decisions: at most [`DECISIONS_KEPT`], with at most [`DECISION_ENTRIES_KEPT`] entries, and the newest in any
+/// case.
 #[derive(Default)]
 pub(crate) struct Ring {
     /// Sequences rise by one from front to back.
     decisions: VecDeque<Arc<Decision>>,
+    /// Of all of them.
+    entries: usize,
 }
 
 impl Ring {
@@ -182,10 +193,12 @@ impl Ring {
         self.decisions.back().map_or(1, |last| last.sequence + 1)
     }
 
-    /// Keeps a decision; the oldest makes room for it.
+    /// Keeps a decision; the oldest make room for it.
     pub(crate) fn push(&mut self, decision: Decision) {
-        if self.decisions.len() == DECISIONS_KEPT {
-            self.decisions.pop_front();
+        self.entries += decision.entries();
+        while self.decisions.len() >= DECISIONS_KEPT || self.entries > DECISION_ENTRIES_KEPT {
+            let Some(oldest) = self.decisions.pop_front() else { break };
+            self.entries -= oldest.entries();
         }
         self.decisions.push_back(Arc::new(decision));
     }
@@ -281,6 +294,28 @@ mod tests {
         assert_eq!((action.outcome, action.took_ms), (ActionOutcome::Failed, Some(250)));
         assert_eq!(action.detail.as_deref(), Some("no room"));
         assert_eq!(all[7].actions[0].outcome, ActionOutcome::Pending, "who has read it keeps what was read");
+    }
+
+    #[test]
+    fn large_decisions_push_more_out_than_small_ones() {
+        let mut ring = Ring::default();
+        let mut push = |actions: usize| {
+            let action = decision(1, "web").actions.remove(0);
+            let sequence = ring.next_sequence();
+            ring.push(Decision { actions: vec![action; actions], ..decision(sequence, "web") });
+            let kept = ring.query(&DecisionQuery { limit: usize::MAX, ..DecisionQuery::default() });
+            kept.iter().map(|decision| decision.actions.len()).collect::<Vec<_>>()
+        };
+        let half = DECISION_ENTRIES_KEPT / 2;
+        assert_eq!(push(half), [half]);
+        assert_eq!(push(half), [half, half]);
+        assert_eq!(push(1), [1, half]);
+        assert_eq!(
+            push(2 * DECISION_ENTRIES_KEPT),
+            [2 * DECISION_ENTRIES_KEPT],
+            "the newest is kept in any case"
+        );
+        assert_eq!(push(1), [1]);
     }
 
     #[test]

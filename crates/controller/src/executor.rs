@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::decisions::WokenBy;
 use crate::handle::Shared;
+use crate::measure::engine_call;
 
 /// A call may take this long beyond the grace of the stops that it does or waits for. Drivers bound their calls
 /// more tightly; this is for one that does not.
@@ -118,11 +119,7 @@ pub(crate) async fn execute(
         Ok(_) => "done",
         Err(error) => error.code(),
     };
-    metrics::counter!("force12_engine_calls_total",
-        "engine" => engine.clone(), "call" => call, "outcome" => outcome)
-    .increment(1);
-    metrics::histogram!("force12_engine_call_seconds", "engine" => engine, "call" => call)
-        .record(issued_at.elapsed().as_secs_f64());
+    engine_call(&engine, call, outcome, issued_at.elapsed());
     reporter.result = Some(result);
 }
 

@@ -60,8 +60,8 @@ pub struct FeedError(pub String);
 
 /// The way to one demand source.
 ///
-/// The feed bounds the time of each call and drops its future when that is over; it never makes two calls to one
-/// source at once. The transport bounds the body's size.
+/// The transport bounds each call, in time (some seconds beyond the wait that is asked for) and in the size of the
+/// answer, and says in its error where it was asked. The feed never makes two calls to one source at once.
 #[async_trait]
 pub trait DemandTransport: Send + Sync + 'static {
     /// Asks once.
@@ -71,9 +71,6 @@ pub trait DemandTransport: Send + Sync + 'static {
 /// Between the beginnings of two questions to one source, whatever it says: a source that claims to hold its answers
 /// and does not must not be asked in a circle.
 const SPACING: Duration = Duration::from_millis(10);
-
-/// A source may take this long to answer, beyond the wait that it was asked for.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is known of one source.
 #[derive(Clone, Debug, Default)]
@@ -125,15 +122,13 @@ pub(crate) async fn follow(
         // Only a source that is told what is known can hold its answer for what is not.
         let request = FetchRequest { etag: etag.clone(), wait: wait.filter(|_| etag.is_some()) };
         let conditional = etag.is_some();
-        let limit = ANSWER_LIMIT + request.wait.unwrap_or_default();
         let waits = request.wait.is_some();
-        let answer = match tokio::time::timeout(limit, source.transport.fetch(request)).await {
-            Ok(Ok(DemandAnswer::NotModified { .. })) if !conditional => {
+        let answer = match source.transport.fetch(request).await {
+            Ok(DemandAnswer::NotModified { .. }) if !conditional => {
                 Err("it answered 304 to a question without If-None-Match".to_owned())
             }
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(error.to_string()),
         };
         let outcome = match &answer {
             Ok(DemandAnswer::Changed { .. }) => "changed",

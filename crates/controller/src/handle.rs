@@ -231,7 +231,8 @@ impl Handle {
         self.views.clone()
     }
 
-    /// Decisions, newest first. The last [`crate::DECISIONS_KEPT`] are kept.
+    /// Decisions, newest first. The last [`crate::DECISIONS_KEPT`] are kept, fewer if they
+    /// are large ([`crate::DECISION_ENTRIES_KEPT`]).
     pub fn decisions(&self, query: &DecisionQuery) -> Vec<Arc<Decision>> {
         lock(&self.shared.decisions).query(query)
     }

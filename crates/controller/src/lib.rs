@@ -17,6 +17,7 @@ mod executor;
 mod feed;
 mod handle;
 mod latency;
+mod measure;
 mod observer;
 mod prepare;
 mod settings;
@@ -25,10 +26,12 @@ mod view;
 pub use clock::Clock;
 pub use control::{Controller, Parts};
 pub use decisions::{
-    ActionOutcome, ActionView, DECISIONS_KEPT, Decision, DecisionQuery, InputView, NotDoneView, WokenBy,
+    ActionOutcome, ActionView, DECISION_ENTRIES_KEPT, DECISIONS_KEPT, Decision, DecisionQuery, InputView,
+    NotDoneView, WokenBy,
 };
 pub use feed::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
 pub use handle::{CommandError, DrainError, DrainProgress, Handle, UpdateError};
+pub use measure::describe_metrics;
 pub use settings::{
     DemandKey, DemandSource, Engines, ServiceSettings, Settings, SettingsError, SourceSettings,
 };

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::backoff::Schedule;
 use crate::decisions::WokenBy;
 use crate::handle::{Shared, lock};
+use crate::measure::engine_call;
 
 /// Between the beginnings of two observations of one engine. Events come in bursts (a start is several of them),
 /// and a listing costs the engine more than an event; this keeps it to a fraction of the engine's time.
@@ -134,8 +135,12 @@ async fn look(
                 attempt.await
             }
         };
-        metrics::histogram!("force12_observe_seconds", "engine" => name.to_owned())
-            .record(began_at.elapsed().as_secs_f64());
+        let outcome = match &answer {
+            Ok(Ok(_)) => "done",
+            Ok(Err(error)) => error.code(),
+            Err(_) => "timeout",
+        };
+        engine_call(name, "observe", outcome, began_at.elapsed());
         let reason = match answer {
             Ok(Ok(observation)) => {
                 *unanswered_since = None;

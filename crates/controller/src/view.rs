@@ -11,6 +11,7 @@ use planner::{
 
 use crate::cluster::{Cluster, Known};
 use crate::engines::Standings;
+use crate::prepare::Preparing;
 
 /// The whole state at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +84,7 @@ pub struct ServiceView {
     pub standby: u32,
     /// Containers of the target that can't be run.
     pub unmet: u32,
-    /// Codes of why, sorted; those of [`planner::NotDone::code`].
+    /// Codes of why, sorted; those of [`planner::NotDone::code`], and `in_progress` while its image is being checked.
     pub limited_by: Vec<&'static str>,
     /// Whether an operator or the configuration has paused it.
     pub paused: bool,
@@ -156,6 +157,7 @@ pub(crate) struct Material<'a> {
     pub(crate) success: &'a Success,
     /// By service: a sentence on anything unusual.
     pub(crate) reasons: &'a HashMap<Arc<str>, String>,
+    pub(crate) preparing: &'a Preparing,
     /// The instances whose containers may have changed.
     pub(crate) merged: &'a BTreeSet<InstanceId>,
     pub(crate) not_ready: Option<String>,
@@ -288,7 +290,7 @@ pub(crate) fn build(material: &Material<'_>, before: &View, now: Millis) -> Opti
         not_ready: material.not_ready.clone(),
         success: success.success,
         success_since: if success.success == before.success { before.success_since } else { now },
-        blocked_by: success.blocked_by.clone(),
+        blocked_by: material.preparing.blocked_by(state, plan, success),
         capacity,
         usable_capacity,
         used,
@@ -363,7 +365,8 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
             let planned = plan.services.get(id.index()).copied().unwrap_or_default();
             let name = cluster.service_name(id);
             let not_done = plan.not_done.iter().filter(|not_done| not_done.service() == id);
-            let limited_by: BTreeSet<&'static str> = not_done.map(planner::NotDone::code).collect();
+            let limited_by: BTreeSet<&'static str> =
+                not_done.map(|not_done| material.preparing.code(not_done)).collect();
             ServiceView {
                 name: Arc::clone(name),
                 kind: service.kind,
@@ -405,43 +408,4 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
     }
     views.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
     views
-}
-
-/// Sets the gauges.
-pub(crate) fn measure(view: &View) {
-    metrics::gauge!("force12_success").set(if view.success { 1.0 } else { 0.0 });
-    for service in &view.services {
-        let name = service.name.to_string();
-        for (phase, count) in [
-            ("starting", service.starting),
-            ("running", service.running),
-            ("stopping", service.stopping),
-            ("frozen", service.frozen),
-        ] {
-            metrics::gauge!("force12_containers", "service" => name.clone(), "phase" => phase).set(count);
-        }
-        metrics::gauge!("force12_containers_unmet", "service" => name.clone()).set(service.unmet);
-        let Some(freshness) = service.freshness else { continue };
-        if let Some(demand) = service.demand {
-            metrics::gauge!("force12_demand", "service" => name.clone()).set(demand);
-        }
-        for (word, is) in
-            [("fresh", Freshness::Fresh), ("stale", Freshness::Stale), ("unknown", Freshness::Unknown)]
-        {
-            let value = if is == freshness { 1.0 } else { 0.0 };
-            metrics::gauge!("force12_demand_freshness", "service" => name.clone(), "freshness" => word)
-                .set(value);
-        }
-    }
-    for state in [InstanceState::Ready, InstanceState::Cordoned, InstanceState::Draining, InstanceState::Lost]
-    {
-        let count = view.instances.iter().filter(|instance| instance.state == state).count();
-        let word = match state {
-            InstanceState::Ready => "ready",
-            InstanceState::Cordoned => "cordoned",
-            InstanceState::Draining => "draining",
-            InstanceState::Lost => "lost",
-        };
-        metrics::gauge!("force12_instances", "state" => word).set(u32::try_from(count).unwrap_or(u32::MAX));
-    }
 }

