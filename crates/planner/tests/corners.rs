@@ -5,7 +5,7 @@ mod common;
 use common::World;
 use planner::{
     Action, Backoff, Container, Delta, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
-    Resources, Service, StopReason, plan,
+    Placement, Resources, Service, StopReason, plan,
 };
 
 fn change(world: &mut World, service: &str, instance: &str, ordinal: u32, with: impl FnOnce(&mut Container)) {
@@ -346,4 +346,56 @@ fn an_equal_within_its_share_is_not_stopped_along_with_one_above() {
     world.put("c", "i1", 0, Phase::Running, 10);
     world.put("a", "i2", 0, Phase::Running, 10);
     assert_eq!(kinds(&world), ["start a/0 on i3"]);
+}
+
+#[test]
+fn a_surplus_leaves_by_the_placement_rule() {
+    // By age alone one would go from each instance, or the one of the second.
+    for (placement, ages, gone) in [
+        (Placement::Spread, [vec![900, 800, 700], vec![10]], ["web/1 on instance-1", "web/2 on instance-1"]),
+        (Placement::BinPack, [vec![900, 10], vec![30, 20]], ["web/0 on instance-1", "web/1 on instance-1"]),
+        (Placement::BinPack, [vec![900, 800], vec![3, 2, 1]], ["web/0 on instance-1", "web/1 on instance-1"]),
+    ] {
+        let mut world = World::pool(vec![Service { placement, ..Service::demand("web", 1) }], 2, 4);
+        for (instance, ages) in ["instance-1", "instance-2"].into_iter().zip(&ages) {
+            for (ordinal, &age) in (0..).zip(ages) {
+                world.put("web", instance, ordinal, Phase::Running, age);
+            }
+        }
+        world.demand("web", u32::try_from(ages.concat().len()).unwrap() - 2);
+        assert_eq!(kinds(&world), gone.map(|name| format!("stop {name}")), "{placement:?}");
+    }
+}
+
+#[test]
+fn among_places_that_cost_nobody_anything_free_room_comes_first_then_a_thaw_then_the_placement_rule() {
+    let web = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::demand("other", 2)], 3, 3);
+    world.demand("other", 3);
+    // The first instance is empty but for what is leaving, the second has free room and one of web more.
+    for ordinal in 0..3 {
+        world.put("other", "instance-1", ordinal, Phase::Stopping, 10);
+        world.put("other", "instance-3", ordinal, Phase::Running, 10);
+    }
+    world.put("web", "instance-2", 0, Phase::Running, 10);
+    world.demand("web", 2);
+    assert_eq!(kinds(&world), ["start web/1 on instance-2"]);
+    // All free: the frozen ones of the second are thawed, the one with the most work in it first.
+    for ordinal in 0..3 {
+        world.state.apply(Delta::ContainerGone(world.key("other", "instance-1", ordinal)));
+    }
+    assert_eq!(kinds(&world), ["start web/0 on instance-1"]);
+    world.put("web", "instance-2", 1, Phase::Frozen, 100);
+    world.put("web", "instance-2", 2, Phase::Frozen, 900);
+    assert_eq!(kinds(&world), ["thaw web/2 on instance-2"]);
+}
+
+#[test]
+fn a_removed_service_is_the_least_important_also_where_it_cannot_be_told_to_go() {
+    let gone = Service { removed: true, ..Service::demand("gone", 1) };
+    let mut world = World::pool(vec![gone, Service::fill("batch", 2)], 1, 1);
+    world.put("gone", "instance-1", 0, Phase::Running, 10);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    change(&mut world, "gone", "instance-1", 0, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    assert!(kinds(&world).is_empty());
 }
