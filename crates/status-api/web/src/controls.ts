@@ -1,15 +1,17 @@
-/** Playing with it: hold a demand, pause a service, cordon an instance. */
+/** Playing with it: hold a demand, change how it is generated, pause a service, cordon an instance. */
 
 import { get, Refused, send } from "./api";
 import { element, KeyedList, setText } from "./dom";
-import type { DemandDocument } from "./wire";
+import type { DemandDocument, Generator } from "./wire";
+
+/** Those that need nothing beside these settings; a trace brings its own values. */
+const PATTERNS = ["walk", "uniform", "sine", "spike", "poisson"];
 
 /** Kept for this tab only, and sent to no other origin. */
 const TOKEN_KEY = "force12-token";
 
 interface View {
   root: HTMLElement;
-  value: HTMLInputElement;
 }
 
 export class Controls {
@@ -81,18 +83,65 @@ export class Controls {
   #row(key: string): View {
     const id = `demand-${key}`;
     const value = element("input", { type: "number", id, min: "0", max: "1000000", step: "1", value: "7", required: true });
-    const root = element(
+    const hold = element(
       "form",
       {},
       element("label", { for: id }, `Demand of ${key}`),
       value,
       element("button", { type: "submit" }, "Hold"),
     );
-    root.addEventListener("submit", (event) => {
+    hold.addEventListener("submit", (event) => {
       event.preventDefault();
       const containers = value.valueAsNumber;
       void this.command(`Demand of ${key} held at ${containers}`, "PUT", "/v1/demand", { demand: { [key]: containers } });
     });
-    return { root, value };
+    return { root: element("div", {}, hold, this.#generator(key)) };
+  }
+
+  /** The settings are asked for each time that they are unfolded: someone else may have changed them. */
+  #generator(key: string): HTMLElement {
+    const path = `/v1/generator?key=${encodeURIComponent(key)}`;
+    const pattern = element("select", {});
+    const number = (min: string, max: string) => element("input", { type: "number", min, max, step: "1", required: true });
+    const [min, max, interval] = [number("0", "1000000"), number("0", "1000000"), number("10", "86400000")];
+    const fields = element(
+      "fieldset",
+      { disabled: true },
+      element("label", {}, "Pattern", pattern),
+      element("label", {}, "From", min),
+      element("label", {}, "To", max),
+      element("label", {}, "Step in ms", interval),
+      element("button", { type: "submit" }, "Generate"),
+    );
+    const form = element("form", { class: "generator" }, fields);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.command(`${key} is generated anew; a held demand stays held`, "PUT", path, {
+        pattern: pattern.value,
+        min: min.valueAsNumber,
+        max: max.valueAsNumber,
+        interval_ms: interval.valueAsNumber,
+      });
+    });
+    const fold = element("details", {}, element("summary", {}, `How ${key} is generated`), form);
+    fold.addEventListener("toggle", () => {
+      if (fold.open) void load();
+    });
+    const load = async () => {
+      fields.disabled = true;
+      try {
+        const settings = await get<Generator>(path);
+        const patterns = PATTERNS.includes(settings.pattern) ? PATTERNS : [settings.pattern, ...PATTERNS];
+        pattern.replaceChildren(...patterns.map((name) => element("option", { selected: name === settings.pattern }, name)));
+        min.valueAsNumber = settings.min;
+        max.valueAsNumber = settings.max;
+        interval.valueAsNumber = settings.interval_ms;
+        fields.disabled = false;
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        this.#say(`How ${key} is generated is not known: ${error.message}`, true);
+      }
+    };
+    return fold;
   }
 }

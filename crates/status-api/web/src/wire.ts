@@ -98,6 +98,13 @@ export interface Sample {
   services: (ServiceSample | null)[];
 }
 
+export interface Generator {
+  pattern: string;
+  min: number;
+  max: number;
+  interval_ms: number;
+}
+
 export interface History {
   window_ms: number;
   services: string[];
