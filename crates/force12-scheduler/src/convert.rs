@@ -76,13 +76,25 @@ pub fn instance(view: &InstanceView) -> InstanceSnapshot {
             planner::InstanceState::Draining => InstanceState::Draining,
             planner::InstanceState::Lost => InstanceState::Lost,
         },
-        reason: view.reason.clone(),
+        reason: instance_reason(view),
         since: timestamp(view.since),
         capacity: resources(view.capacity),
         used: part(view.used, view.capacity),
         container_count: count(view.containers.len()),
         containers: view.containers.iter().map(container).collect(),
     }
+}
+
+/// Why it is in its state, and what else is unusual there.
+fn instance_reason(view: &InstanceView) -> Option<String> {
+    let strays = match view.strays.as_slice() {
+        [] => return view.reason.clone(),
+        [one] => format!("container {one} is on its engine and says that it is on an instance"),
+        many => format!("{} containers are on its engine and say that they are on an instance", many.len()),
+    };
+    let strays =
+        format!("{strays} which is not configured there; configure it, or remove what is left of it");
+    Some(view.reason.iter().cloned().chain([strays]).collect::<Vec<_>>().join("; "))
 }
 
 /// One decision.

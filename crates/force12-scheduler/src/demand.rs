@@ -76,7 +76,7 @@ impl HttpTransport {
             StatusCode::NOT_MODIFIED if tagged => Ok(DemandAnswer::NotModified { wait_applied }),
             StatusCode::OK => {
                 let etag = etag(response.headers());
-                let body = body(response, timeout).await?;
+                let body = body(response, BODY_BYTES_MAX, timeout).await?;
                 let document = read_document(&body)
                     .map_err(|error| format!("the answer is not a demand document: {error}"))?;
                 Ok(changed(document, etag, wait_applied))
@@ -114,17 +114,21 @@ fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> 
     DemandAnswer::Changed { etag, wait_applied, values, details }
 }
 
-/// Reads the body up to [`BODY_BYTES_MAX`].
-async fn body(mut response: Response, timeout: Duration) -> Result<Vec<u8>, String> {
-    let too_large = || format!("the answer is larger than {BODY_BYTES_MAX} bytes");
+/// Reads the body, of at most `bytes_max` bytes.
+pub(crate) async fn body(
+    mut response: Response,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Vec<u8>, String> {
+    let too_large = || format!("the answer is larger than {bytes_max} bytes");
     let announced =
         response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
+    if announced.is_some_and(|bytes: u64| bytes > bytes_max as u64) {
         return Err(too_large());
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| error_in_words(&error, timeout))? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
+        if body.len() + chunk.len() > bytes_max {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);

@@ -11,6 +11,7 @@ use planner::Phase;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::Settings;
+use crate::demand;
 
 /// Of containers whose service is no longer configured: the default grace.
 const GRACE_MS_DEFAULT: u64 = 10_000;
@@ -20,6 +21,8 @@ const PARALLEL_MAX: usize = 64;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a running scheduler may take to say that it is one.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest snapshot that is read: one with a hundred thousand containers. Whoever says more is no scheduler.
+const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Whether a scheduler of this cluster answers where this configuration listens.
 pub async fn is_running(settings: &Settings, client: &reqwest::Client) -> bool {
@@ -29,7 +32,9 @@ pub async fn is_running(settings: &Settings, client: &reqwest::Client) -> bool {
     }
     let ask = async {
         let answer = client.get(format!("http://{address}/v1/snapshot")).send().await.ok()?;
-        answer.error_for_status().ok()?.json::<Snapshot>().await.ok()
+        let answer = answer.error_for_status().ok()?;
+        let body = demand::body(answer, SNAPSHOT_BYTES_MAX, ASK_TIMEOUT).await.ok()?;
+        serde_json::from_slice::<Snapshot>(&body).ok()
     };
     matches!(timeout(ASK_TIMEOUT, ask).await, Ok(Some(snapshot)) if snapshot.cluster == settings.controller.cluster)
 }

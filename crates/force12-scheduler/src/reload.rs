@@ -14,6 +14,18 @@ use crate::connections::Connections;
 /// other file systems, and files that are put in the place of others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Tells the recorder what each metric of reloading means. Call it once, when the recorder is installed.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        "force12_config_reloads_total",
+        "Changed configuration files, by their outcome."
+    );
+    metrics::describe_gauge!(
+        "force12_config_refused",
+        "1 while the configuration file says something that was refused, otherwise 0."
+    );
+}
+
 /// What runs now, and where it came from.
 pub struct Reload {
     /// The file.

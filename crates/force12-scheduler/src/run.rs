@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, Loaded, Settings};
 use crate::connections::Connections;
-use crate::reload::{Reload, Stamp};
+use crate::reload::{self, Reload, Stamp};
 use crate::{SERVICE, demand};
 
 /// How long actions under way may take to end, so that no swap is left half done. With the HTTP drain beside it,
@@ -31,6 +31,8 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
         tracing::warn!("{warning}");
     }
     let metrics = metrics::install().context("cannot set up metrics")?;
+    controller::describe_metrics();
+    reload::describe_metrics();
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(

@@ -41,6 +41,11 @@ pub fn summary(view: &View) -> String {
         [one] => words.push(format!("{one} is lost")),
         many => words.push(format!("{} instances are lost: {}", many.len(), many.join(", "))),
     }
+    let strays: usize = view.instances.iter().map(|instance| instance.strays.len()).sum();
+    if strays > 0 {
+        let strays = counted(strays as u64, "container");
+        words.push(format!("{strays} of an instance that is not configured left alone"));
+    }
     words.join(", ")
 }
 
@@ -75,6 +80,8 @@ fn clause(service: &ServiceView, view: &View) -> (bool, String) {
         } else if limited_by("backing_off") {
             let reason = service.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             format!(": its starts fail and are held back{reason}")
+        } else if limited_by("in_progress") {
+            service.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default()
         } else if limited_by("scale_down_delayed") {
             ": those no longer wanted are kept for a while".to_owned()
         } else {
@@ -107,6 +114,11 @@ fn fill_clause(service: &ServiceView, view: &View) -> (bool, String) {
     }
     if service.paused {
         return (true, format!("{name} is paused and runs {}", service.running));
+    }
+    if limited_by("in_progress")
+        && let Some(reason) = &service.reason
+    {
+        return (true, format!("{name} runs {}: {reason}", service.running));
     }
     if limited_by("fill_held") {
         return (true, format!("{name} waits until demand is known"));
@@ -235,6 +247,16 @@ mod tests {
             summary(&view(vec![failing])),
             "web runs 0 of the 2 containers it wants: its starts fail and are held back (no such image)"
         );
+        let preparing = |view: ServiceView| ServiceView {
+            limited_by: vec!["in_progress"],
+            reason: Some("its image is being checked on docker one".to_owned()),
+            ..view
+        };
+        assert_eq!(
+            summary(&view(vec![preparing(service("web", 1, Some(2), 0)), preparing(fill("batch", 0))])),
+            "web runs 0 of the 2 containers it wants: its image is being checked on docker one, batch runs 0: its \
+             image is being checked on docker one"
+        );
         let bounded = ServiceView { target: Some(5), ..service("web", 1, Some(8), 5) };
         assert_eq!(summary(&view(vec![bounded])), "web is bounded to 5 containers of the 8 it wants");
         let mut lost = view(vec![service("web", 1, Some(1), 1)]);
@@ -249,6 +271,20 @@ mod tests {
             strays: Vec::new(),
         })];
         assert_eq!(summary(&lost), "web has the 1 container it wants, instance-1 is lost");
+        let mut stray = lost;
+        let mut instance = (*stray.instances[0]).clone();
+        instance.state = InstanceState::Ready;
+        instance.strays = vec![driver::ContainerId::new("3f2a")];
+        stray.instances = vec![Arc::new(instance)];
+        assert_eq!(
+            summary(&stray),
+            "web has the 1 container it wants, 1 container of an instance that is not configured left alone"
+        );
+        let reason = crate::convert::instance(&stray.instances[0]).reason.unwrap_or_default();
+        assert!(
+            reason.starts_with("container 3f2a is on its engine and says that it is on an instance"),
+            "{reason}"
+        );
     }
 
     #[test]

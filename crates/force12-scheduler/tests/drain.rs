@@ -7,8 +7,11 @@ use std::time::Duration;
 use driver::{Driver, Generation};
 use driver_testkit::sim::{Labels, Outage, SimConfig, SimEngine};
 use force12_scheduler::config::{self, Settings};
-use force12_scheduler::drain::drain;
+use force12_scheduler::demand::client;
+use force12_scheduler::drain::{drain, is_running};
 use planner::{Phase, Resources};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 fn settings() -> Settings {
     let text = r#"
@@ -48,6 +51,27 @@ fn place(
         generation: Generation::from_label("0123456789abcdef"),
     };
     engine.place(labels, ordinal, Resources::ONE_SLOT, phase)
+}
+
+#[tokio::test]
+async fn whoever_says_more_than_a_scheduler_could_is_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = Settings { listen: listener.local_addr().unwrap(), ..settings() };
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n{").await.unwrap();
+        // Whoever waits for the rest stays connected.
+        stream.read(&mut head).await
+    });
+    let asked_at = std::time::Instant::now();
+    assert!(!is_running(&settings, &client().unwrap()).await);
+    assert!(
+        asked_at.elapsed() < Duration::from_millis(1_900),
+        "refused by its announced length, not after 2 s"
+    );
+    answering.abort();
 }
 
 #[tokio::test(start_paused = true)]
