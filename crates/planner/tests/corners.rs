@@ -333,19 +333,20 @@ fn on_an_instance_above_capacity_a_start_waits_for_everything_that_leaves() {
 }
 
 #[test]
-fn an_equal_within_its_share_is_not_stopped_along_with_one_above() {
+fn of_an_equal_no_more_is_stopped_than_it_has_above_its_share() {
     // 4 slots for equals: c wants one, 3 are left for a and b; b's one takes 2 of them, a has 1 too many. The only
-    // place for b has one of a and one of c, and c has no more than its share.
+    // place for b holds two of a.
     let b = Service { request: Resources::slots(2), ..Service::demand("b", 1) };
     let hosts = [("i1", 2), ("i2", 1), ("i3", 1)];
     let hosts = hosts.map(|(name, slots)| Instance::ready(name, Resources::slots_only(slots)));
-    let mut world = World::new(vec![Service::fill("a", 1), b, Service::demand("c", 1)], hosts.to_vec());
+    let a = Service { max: 2, ..Service::fill("a", 1) };
+    let mut world = World::new(vec![a, b, Service::demand("c", 1)], hosts.to_vec());
     world.demand("b", 1);
     world.demand("c", 1);
     world.put("a", "i1", 0, Phase::Running, 10);
-    world.put("c", "i1", 0, Phase::Running, 10);
-    world.put("a", "i2", 0, Phase::Running, 10);
-    assert_eq!(kinds(&world), ["start a/0 on i3"]);
+    world.put("a", "i1", 1, Phase::Running, 10);
+    world.put("c", "i2", 0, Phase::Running, 10);
+    assert!(kinds(&world).is_empty());
 }
 
 #[test]
@@ -392,10 +393,17 @@ fn among_places_that_cost_nobody_anything_free_room_comes_first_then_a_thaw_then
 
 #[test]
 fn a_removed_service_is_the_least_important_also_where_it_cannot_be_told_to_go() {
-    let gone = Service { removed: true, ..Service::demand("gone", 1) };
-    let mut world = World::pool(vec![gone, Service::fill("batch", 2)], 1, 1);
-    world.put("gone", "instance-1", 0, Phase::Running, 10);
+    // What is frozen of it holds the memory that web needs, and every slot is taken: batch goes first, so that it
+    // has a slot to end in, which is web's afterwards.
+    let request = Resources { memory_mib: 2, ..Resources::ONE_SLOT };
+    let gone = Service { removed: true, request, ..Service::demand("gone", 1) };
+    let services = vec![gone, Service { request, ..Service::demand("web", 2) }, Service::fill("batch", 3)];
+    let capacity = Resources { memory_mib: 2, ..Resources::slots_only(1) };
+    let mut world = World::new(services, vec![Instance::ready("instance-1", capacity)]);
+    world.demand("web", 1);
+    world.put("gone", "instance-1", 0, Phase::Frozen, 10);
     world.put("batch", "instance-1", 0, Phase::Running, 10);
-    change(&mut world, "gone", "instance-1", 0, |it| it.operation = Some(Operation::Start { after: vec![] }));
-    assert!(kinds(&world).is_empty());
+    assert_eq!(kinds(&world), ["stop batch/0 on instance-1"]);
+    world.converge(4);
+    assert_eq!((world.running("web"), world.state.containers().count()), (1, 1));
 }

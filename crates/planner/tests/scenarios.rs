@@ -47,6 +47,28 @@ fn the_demonstration() {
 }
 
 #[test]
+fn room_that_fill_has_not_taken_yet_is_no_success() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    let outcome = |world: &World| {
+        let plan = world.plan();
+        let outcome = success(&world.state, &plan, world.now);
+        (outcome.success, outcome.blocked_by)
+    };
+    assert_eq!(outcome(&world), (true, vec![]));
+    let batch = world.state.containers().find(|it| it.key.service == world.service("batch")).unwrap().key;
+    world.state.apply(Delta::ContainerGone(batch));
+    // 4 + 4 = 8: the start of one more of batch is planned, then under way, then over.
+    assert_eq!(outcome(&world), (false, vec!["in_progress"]));
+    let plan = world.plan();
+    world.issue(&plan);
+    assert_eq!(outcome(&world), (false, vec!["in_progress"]));
+    world.finish();
+    assert_eq!(outcome(&world), (true, vec![]));
+}
+
+#[test]
 fn a_rise_by_one_is_one_swap() {
     let mut world = demo();
     world.demand("web", 4);
