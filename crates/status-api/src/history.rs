@@ -20,7 +20,7 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(50);
 pub const INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Samples further apart than this (the process was stopped, or starved) leave a gap between them.
 const GAP_AFTER_MS: u64 = 3_000;
-/// The most counts of services in all samples together: some 4 MiB here, and 14 MiB as the JSON of an answer.
+/// The most counts of services in all samples together: some 5 MiB here, and up to 16 MiB as the JSON of an answer.
 const COUNTS_MAX: usize = 200_000;
 
 /// A chunk of an answer ends with the sample that fills it: what an answer takes at a time, and how long the runtime
