@@ -92,9 +92,10 @@ impl Board<'_> {
     }
 
     /// Warms one standby on each instance that lacks one, in room that is free or borrowed from what is less
-    /// important than anything demanded: only while
-    /// every demand is known and met, and nothing that is demanded is on its way; one at a time on an instance.
-    /// Tells whether any is warmed.
+    /// important than anything demanded; tells whether any is warmed.
+    ///
+    /// Only while every demand is known and met, and nothing that is demanded is on its way; one at a time on an
+    /// instance.
     pub(crate) fn warm_standbys(&mut self, wants: &[Want], notes: &Notes) -> bool {
         let met = notes.not_done.iter().all(|item| {
             !matches!(item, NotDone::NoRoom { .. } | NotDone::UnknownDemand { .. } | NotDone::UnderWay { .. })
