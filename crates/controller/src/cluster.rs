@@ -486,11 +486,15 @@ impl Cluster {
     /// the range where that is taken or there is none.
     fn number(&mut self, instance: InstanceId, observed: &Observed, places: &[usize], now: Millis) {
         let mut taken: HashSet<(ServiceId, u32)> = HashSet::new();
+        let mut numbered: Vec<(&ObservedContainer, ServiceId)> = Vec::new();
         let mut fresh: Vec<(&ObservedContainer, ServiceId)> = Vec::new();
+        let listed: HashSet<&ContainerId> =
+            places.iter().map(|&place| &observed.observation.containers[place].id).collect();
         for (id, fact) in &self.facts {
             if fact.key.instance == instance
                 && fact.effect != Effect::Removed
                 && self.memories.contains_key(id)
+                && !listed.contains(id)
             {
                 taken.insert((fact.key.service, fact.key.ordinal));
             }
@@ -501,11 +505,21 @@ impl Cluster {
                 continue;
             }
             let Some(service) = self.state.service_id(&container.service) else { continue };
-            match self.memories.get(&container.id) {
-                Some(memory) => {
-                    taken.insert((service, memory.ordinal));
-                }
-                None => fresh.push((container, service)),
+            if self.memories.contains_key(&container.id) {
+                numbered.push((container, service));
+            } else {
+                fresh.push((container, service));
+            }
+        }
+        // Two may have got one number while the engine was not observed: what lives keeps it.
+        numbered.sort_by_key(|(container, _)| {
+            (!takes_room(container.phase), container.created_at_ms, container.id.clone())
+        });
+        for &(container, service) in &numbered {
+            let Some(memory) = self.memories.get_mut(&container.id) else { continue };
+            if !taken.insert((service, memory.ordinal)) {
+                memory.ordinal = free_from_the_top(&taken, service);
+                taken.insert((service, memory.ordinal));
             }
         }
         // The oldest keeps its name's number. Among those without one, what was left created by a start that has
@@ -556,6 +570,14 @@ impl Cluster {
                 let other = free_from_the_top(&taken, service);
                 taken.insert((service, other));
                 self.renumber(key, &container.id, other);
+                // It may never have been observed before, and so not be among the containers that are known.
+                for (leftover, _) in numbered.iter().filter(|(_, its)| *its == service) {
+                    if let Some(memory) =
+                        self.memories.get_mut(&leftover.id).filter(|memory| memory.ordinal == key.ordinal)
+                    {
+                        memory.ordinal = other;
+                    }
+                }
                 taken.remove(&(service, key.ordinal));
             }
             if let Some(operation) = ours.and_then(|key| self.operations.get_mut(&key)) {
