@@ -156,7 +156,7 @@ pub struct InstanceSnapshot {
     pub name: String,
     /// What may be done with it.
     pub state: InstanceState,
-    /// Why, unless it is ready.
+    /// Why, unless it is ready, and anything unusual there.
     pub reason: Option<String>,
     /// Since when it has been in its state.
     pub since: Timestamp,
