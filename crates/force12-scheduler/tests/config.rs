@@ -196,8 +196,8 @@ fn each_mistake_is_named_with_its_place_and_remedy() {
         ("unix:///var/run/docker.sock", "unix://docker.sock", 9, "instance.instance-1.engine", "absolute"),
         ("unix:///var/run/docker.sock", "tcp://host", 9, "instance.instance-1.engine", "host and port"),
         ("unix:///var/run/docker.sock", "ssh://host:22", 9, "instance.instance-1.engine", "tcp://host:port"),
-        ("slots = 3", "slots = 0", 10, "instance.instance-1.capacity.slots", "1 to 1000000"),
-        ("slots = 3", "slots = 1000001", 10, "instance.instance-1.capacity.slots", "1 to 1000000"),
+        ("slots = 3", "slots = 0", 10, "instance.instance-1.capacity.slots", "1 to 10000"),
+        ("slots = 3", "slots = 10001", 10, "instance.instance-1.capacity.slots", "1 to 10000"),
         ("slots = 3", "slots = 3, memory_mib = 0", 10, "instance.instance-1.capacity.memory_mib", "1 to"),
         (
             "slots = 3 }",
@@ -446,6 +446,17 @@ fn what_cannot_be_read_is_named_with_its_place() {
             other => panic!("expected a refusal that names {parts:?}, not {other:?}"),
         }
     }
+}
+
+#[test]
+fn an_engine_spoken_to_without_encryption_is_warned_of() {
+    let remote = good_with("unix:///var/run/docker.sock", "tcp://203.0.113.9:2375");
+    let warnings = parse(&remote).unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0].key, "instance.instance-1.engine");
+    assert!(warnings[0].message.contains("without encryption"), "{warnings:?}");
+    let local = good_with("unix:///var/run/docker.sock", "tcp://127.0.0.1:2375");
+    assert_eq!(parse(&local).unwrap().warnings, []);
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct InstanceTable {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CapacityTable {
-    /// Places for containers. 1 to 1,000,000.
+    /// Places for containers. 1 to 10,000.
     pub slots: u64,
     /// Thousandths of a CPU. Default: not limited.
     pub cpu_millis: Option<u64>,
@@ -231,7 +231,7 @@ pub enum OnStaleValue {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestTable {
-    /// Places. 1 to 1,000,000; default 1.
+    /// Places. 1 to 10,000; default 1.
     #[serde(default = "default_request_slots")]
     pub slots: u64,
     /// Thousandths of a CPU, also its limit. Default 0: nothing asked for, no limit.

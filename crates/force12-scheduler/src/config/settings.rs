@@ -200,11 +200,16 @@ fn instances(
             name(&table.name, &place.key("name"), problems);
             unique(&mut seen, &table.name, "instance", &place, problems);
             let engine = table.engine.parse::<EngineAddress>();
-            if let Err(error) = &engine {
-                problems.error(&place.key("engine"), error.to_string());
+            match &engine {
+                Err(error) => problems.error(&place.key("engine"), error.to_string()),
+                Ok(engine) => {
+                    if let Some(warning) = engine.warning() {
+                        problems.warning(&place.key("engine"), warning);
+                    }
+                }
             }
             let capacity_place = place.key("capacity");
-            range(table.capacity.slots, 1..=COUNT_MAX, &capacity_place.key("slots"), problems);
+            range(table.capacity.slots, 1..=Resources::SLOTS_MAX, &capacity_place.key("slots"), problems);
             for (key, value) in
                 [("cpu_millis", table.capacity.cpu_millis), ("memory_mib", table.capacity.memory_mib)]
             {
@@ -408,7 +413,7 @@ fn request(
         );
         return;
     }
-    range(request.slots, 1..=COUNT_MAX, &place.key("slots"), problems);
+    range(request.slots, 1..=Resources::SLOTS_MAX, &place.key("slots"), problems);
     if request.memory_mib > 0 {
         range(request.memory_mib, MEMORY_MIB_MIN..=1_000_000_000, &place.key("memory_mib"), problems);
     }
