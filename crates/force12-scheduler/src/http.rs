@@ -227,6 +227,18 @@ async fn decisions(
     Ok(Json(Decisions { decisions: page, next_before }))
 }
 
+/// How every command is refused to whoever may not give it.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it is only read by those who generate the document")]
+enum Refused {
+    /// No token, or not the right one
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(ProblemDocument),
+    /// Not from there, or no token is configured
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(ProblemDocument),
+}
+
 /// Start nothing more on an instance
 ///
 /// What runs there stays.
@@ -235,8 +247,7 @@ async fn decisions(
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        (status = 401, description = "No token, or not the right one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not from there, or no token is configured", body = ProblemDocument, content_type = "application/problem+json"),
+        Refused,
         (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
@@ -253,8 +264,7 @@ async fn cordon(State(api): State<Api>, Path(name): Path<String>) -> Result<Json
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        (status = 401, description = "No token, or not the right one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not from there, or no token is configured", body = ProblemDocument, content_type = "application/problem+json"),
+        Refused,
         (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
@@ -274,8 +284,7 @@ async fn uncordon(
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        (status = 401, description = "No token, or not the right one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not from there, or no token is configured", body = ProblemDocument, content_type = "application/problem+json"),
+        Refused,
         (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
@@ -292,8 +301,7 @@ async fn drain(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<
     params(("name" = String, Path, description = "The service")),
     responses(
         (status = 200, description = "The service as it is now", body = ServiceSnapshot),
-        (status = 401, description = "No token, or not the right one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not from there, or no token is configured", body = ProblemDocument, content_type = "application/problem+json"),
+        Refused,
         (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
@@ -310,8 +318,7 @@ async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<
     params(("name" = String, Path, description = "The service")),
     responses(
         (status = 200, description = "The service as it is now", body = ServiceSnapshot),
-        (status = 401, description = "No token, or not the right one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 403, description = "Not from there, or no token is configured", body = ProblemDocument, content_type = "application/problem+json"),
+        Refused,
         (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
