@@ -136,6 +136,25 @@ struct Memory {
     leave: Option<(Kind, StopReason)>,
 }
 
+impl Memory {
+    /// Of a container in its phase since `phase_since`, of which nothing more is known yet.
+    const fn new(ordinal: u32, phase: Phase, phase_since: Millis) -> Self {
+        Self {
+            ordinal,
+            phase,
+            phase_since,
+            alive_since: None,
+            ran: false,
+            start_from: None,
+            started_here: false,
+            stop_asked: false,
+            ended: false,
+            starting_until: None,
+            leave: None,
+        }
+    }
+}
+
 /// One container as it is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
@@ -587,19 +606,8 @@ impl Cluster {
             let own = own.filter(|&ordinal| !taken.contains(&(service, ordinal)));
             let ordinal = own.unwrap_or_else(|| free_from_the_top(&taken, service));
             taken.insert((service, ordinal));
-            let memory = Memory {
-                ordinal,
-                phase: container.phase,
-                phase_since: if ours.is_some() { now } else { Millis(container.created_at_ms) },
-                alive_since: None,
-                ran: false,
-                start_from: None,
-                started_here: false,
-                stop_asked: false,
-                ended: false,
-                starting_until: None,
-                leave: None,
-            };
+            let phase_since = if ours.is_some() { now } else { Millis(container.created_at_ms) };
+            let memory = Memory::new(ordinal, container.phase, phase_since);
             self.memories.insert(container.id.clone(), memory);
         }
     }
@@ -840,18 +848,9 @@ impl Cluster {
                 free_from_the_top(&taken, key.service)
             });
             self.renumber(key, &container, other);
-            let memory = self.memories.entry(container.clone()).or_insert(Memory {
-                ordinal: key.ordinal,
-                phase: Phase::Starting,
-                phase_since: now,
+            let memory = self.memories.entry(container.clone()).or_insert_with(|| Memory {
                 alive_since: Some(now),
-                ran: false,
-                start_from: None,
-                started_here: false,
-                stop_asked: false,
-                ended: false,
-                starting_until: None,
-                leave: None,
+                ..Memory::new(key.ordinal, Phase::Starting, now)
             });
             memory.ordinal = key.ordinal;
             memory.started_here = true;
