@@ -302,6 +302,28 @@ async fn a_victim_that_cannot_be_stopped_keeps_its_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_a_predecessors_container_ends_holds_no_start_back() {
+    // A predecessor may have asked for that end: it says nothing of starts. That of one's own container does.
+    for (restarted, held_back) in [(true, false), (false, true)] {
+        let mut scene = Scene::demo(10);
+        let mut running = scene.start();
+        running.until_success(2_000, 4, 5).await;
+        if restarted {
+            running.kill().await;
+            running = scene.start();
+            running.until_success(5_000, 4, 5).await;
+        }
+        let victim = scene.engine().history().of("priority1").next().expect("one runs").container.clone();
+        scene.engine().hand().exit(&victim, 0);
+        pass_ms(20).await;
+        let reason = running.handle.view().services[0].reason.clone();
+        assert_eq!(reason.is_some(), held_back, "restarted: {restarted}: {reason:?}");
+        running.until_success(5_000, 4, 5).await;
+        scene.assert_sound();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ends_by_itself_is_replaced_and_removed() {
     let mut scene = Scene::demo(10);
     let running = scene.start();

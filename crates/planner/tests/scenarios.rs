@@ -628,3 +628,28 @@ fn an_explicit_zero_is_a_demand() {
     world.converge(2);
     assert_eq!(world.running("web"), 0);
 }
+
+#[test]
+fn what_has_ended_is_removed_once_its_successor_runs() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    world.demand("web", 5);
+    let swap = world.plan();
+    let (victim, successor) = (swap.actions[0].container(), swap.actions[1].container());
+    world.issue(&swap);
+    let mut ended = world.state.container(victim).unwrap().clone();
+    ended.phase = Phase::Exited;
+    ended.operation = None;
+    world.state.apply(Delta::Container(ended));
+    // The engine does one thing at a time, and the start matters more.
+    assert_eq!(world.plan().actions, []);
+    world.step(successor);
+    world.step(successor);
+    let plan = world.plan();
+    assert!(
+        matches!(plan.actions.as_slice(), [Action::Remove { container, .. }] if *container == victim),
+        "{}",
+        world.show(&plan)
+    );
+}
