@@ -1,0 +1,145 @@
+//! An observation taken in, and what it shows for the first time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use driver::{ContainerId, Exit};
+use planner::{ContainerKey, InstanceId, Millis, Phase};
+
+use super::operations::Kind;
+use super::{Cluster, EngineId};
+use crate::backoff::RAN_WELL_MS;
+use crate::observer::Observed;
+
+/// What an observation showed for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Noticed {
+    /// A container that we started runs; milliseconds from the moment at which nothing more was in its room.
+    Runs { took_ms: u64 },
+    /// One ended that nobody had asked to, sooner than a good start lives.
+    DiedYoung { key: ContainerKey, words: String },
+}
+
+impl Cluster {
+    /// Takes in what an engine says is there; every service in it is known.
+    pub(crate) fn observe(
+        &mut self,
+        engine: EngineId,
+        observed: &Arc<Observed>,
+        now: Millis,
+    ) -> Vec<Noticed> {
+        let served: Vec<InstanceId> =
+            self.state.instance_ids().filter(|&id| self.engine_of(id) == engine).collect();
+        let Some(&first) = served.first() else { return Vec::new() };
+        let mut here: HashMap<InstanceId, Vec<usize>> = HashMap::new();
+        let mut strays = Vec::new();
+        for (place, container) in observed.observation.containers.iter().enumerate() {
+            match self.state.instance_id(&container.instance) {
+                Some(id) if self.engine_of(id) == engine => here.entry(id).or_default().push(place),
+                _ => strays.push(container.id.clone()),
+            }
+        }
+        strays.sort();
+        let mut noticed = Vec::new();
+        for &instance in &served {
+            let places = here.remove(&instance).unwrap_or_default();
+            self.facts.retain(|_, fact| fact.key.instance != instance || observed.began < fact.order);
+            self.number(instance, observed, &places, now);
+            self.notice(instance, observed, &places, now, &mut noticed);
+            self.settle(instance, observed, &places, now);
+            let known = &mut self.instances[instance.index()];
+            known.observed = Some(Arc::clone(observed));
+            known.observed_here = places;
+            let before = std::mem::take(&mut known.strays);
+            if instance == first {
+                known.strays = std::mem::take(&mut strays);
+                for stray in known.strays.iter().filter(|stray| !before.contains(stray)) {
+                    tracing::warn!(
+                        container = %stray,
+                        "a container of this cluster says that it is on an instance which is not configured there: \
+                         it is left alone; configure the instance, or remove the container by hand"
+                    );
+                }
+            }
+            self.dirty.insert(instance);
+        }
+        noticed
+    }
+
+    fn notice(
+        &mut self,
+        instance: InstanceId,
+        observed: &Observed,
+        places: &[usize],
+        now: Millis,
+        noticed: &mut Vec<Noticed>,
+    ) {
+        let mut present: HashSet<&ContainerId> = HashSet::with_capacity(places.len());
+        for &place in places {
+            let container = &observed.observation.containers[place];
+            present.insert(&container.id);
+            let Some(service) = self.state.service_id(&container.service) else { continue };
+            let Some(memory) = self.memories.get_mut(&container.id) else { continue };
+            let key = ContainerKey { instance, service, ordinal: memory.ordinal };
+            let before = std::mem::replace(&mut memory.phase, container.phase);
+            if before != container.phase {
+                memory.phase_since = now;
+                memory.starting_until = None;
+            }
+            memory.phase_since = memory.phase_since.min(now);
+            let starting = self.operations.get_mut(&key).filter(|operation| operation.kind == Kind::Start);
+            if container.phase == Phase::Running {
+                memory.alive_since.get_or_insert(memory.phase_since);
+                memory.ran = true;
+                let from =
+                    memory.start_from.take().or(starting.and_then(|operation| operation.room_since.take()));
+                if let Some(from) = from {
+                    noticed.push(Noticed::Runs { took_ms: now.since(from) });
+                }
+            } else if container.phase == Phase::Exited
+                && !memory.stop_asked
+                && !memory.ended
+                && (memory.started_here || starting.is_some())
+                && (before != Phase::Exited || memory.start_from.is_some() || starting.is_some())
+            {
+                memory.ended = true;
+                let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
+                memory.start_from = None;
+                if lived_ms < RAN_WELL_MS {
+                    let words = exit_words(container.exit.as_ref());
+                    noticed
+                        .push(Noticed::DiedYoung { key, words: format!("{words} within {RAN_WELL_MS} ms") });
+                }
+            }
+        }
+        // Those that were there and are not any more.
+        for known in &self.instances[instance.index()].containers {
+            let Some(id) =
+                known.id.as_ref().filter(|id| !present.contains(id) && !self.facts.contains_key(id))
+            else {
+                continue;
+            };
+            let Some(memory) = self.memories.remove(id) else { continue };
+            let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
+            let alive = matches!(memory.phase, Phase::Starting | Phase::Running);
+            if alive && memory.started_here && !memory.stop_asked && lived_ms < RAN_WELL_MS {
+                let words = format!("it was gone within {RAN_WELL_MS} ms");
+                noticed.push(Noticed::DiedYoung { key: known.container.key, words });
+            }
+        }
+    }
+}
+
+/// How a container ended, as the rest of a sentence.
+pub(crate) fn exit_words(exit: Option<&Exit>) -> String {
+    let Some(exit) = exit else { return "it ended, and how is not known".to_owned() };
+    let mut words = format!("it exited with code {}", exit.code);
+    if exit.out_of_memory {
+        words.push_str(", out of memory");
+    }
+    if let Some(message) = exit.message.as_deref().filter(|message| !message.is_empty()) {
+        words.push_str(": ");
+        words.push_str(message);
+    }
+    words
+}

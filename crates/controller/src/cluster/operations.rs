@@ -1,0 +1,329 @@
+//! What is under way: every action from its issue to its end, or until an observation tells of its outcome.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use driver::{ContainerId, Start, StopOptions};
+use planner::{Action, ContainerKey, InstanceId, Millis, Phase, ServiceId, StopReason};
+use tokio::sync::watch;
+
+use super::numbers::free_from_the_top;
+use super::remembered::{Effect, Fact, Memory};
+use super::{Cluster, takes_room};
+use crate::executor::{OperationId, Work};
+use crate::observer::Observed;
+
+/// The grace of a stop for a container of a service that is not configured, and so gives none: the engines' own
+/// customary ten seconds.
+const UNKNOWN_GRACE_MS: u64 = 10_000;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Start,
+    Thaw,
+    Stop,
+    Freeze,
+    Remove,
+}
+
+impl Kind {
+    /// As in [`Action::kind`].
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Thaw => "thaw",
+            Self::Stop => "stop",
+            Self::Freeze => "freeze",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+/// One action under way, or ended without a clear answer.
+pub(crate) struct InFlight {
+    pub(crate) id: OperationId,
+    pub(crate) kind: Kind,
+    /// The engine's id of what it acts on; for a start, of what has appeared since and is taken for it.
+    pub(super) container: Option<ContainerId>,
+    /// Whose room it waits for.
+    pub(super) after: Vec<ContainerId>,
+    /// Tells the executor which of `after` have not left their room.
+    pub(super) left: Option<watch::Sender<Vec<ContainerId>>>,
+    pub(crate) issued_at: Millis,
+    /// For a start or thaw: since when nothing is in its room.
+    pub(super) room_since: Option<Millis>,
+    /// Where its outcome is to be noted: the decision's sequence, and the action's place in it.
+    pub(crate) decision: (u64, usize),
+    /// Whether the engine would start it only once, however often it is asked to.
+    pub(super) idempotent: bool,
+    pub(super) unknown: Option<Unknown>,
+}
+
+/// An outcome that is not known.
+#[derive(Clone, Copy)]
+pub(super) struct Unknown {
+    /// An observation that began after this number tells.
+    order: u64,
+    /// Where the engine may still do what it was asked long ago: not believed before this.
+    settled_at: Millis,
+}
+
+impl Cluster {
+    /// How many operations there are, those of unknown outcome included.
+    pub(crate) fn operations_len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// How many actions have been issued and have not ended.
+    pub(crate) fn under_way(&self) -> usize {
+        self.operations.values().filter(|operation| operation.unknown.is_none()).count()
+    }
+
+    /// The operation of that id, and what it is about, while it has not ended.
+    pub(crate) fn operation(&self, id: OperationId) -> Option<(ContainerKey, &InFlight)> {
+        let key = *self.keys.get(&id)?;
+        self.operations.get(&key).map(|operation| (key, operation))
+    }
+
+    /// Begins an operation, and says what is to be done. `None`: the action cannot be carried out, because what it
+    /// acts on is not there, or something is being done to it.
+    pub(crate) fn begin(
+        &mut self,
+        action: &Action,
+        id: OperationId,
+        decision: (u64, usize),
+        idempotent: bool,
+        now: Millis,
+    ) -> Option<Work> {
+        let key = action.container();
+        if self.operations.contains_key(&key) {
+            return None;
+        }
+        let container = self.container(key).and_then(|known| known.id.clone());
+        let after: Vec<ContainerId> =
+            action.after().iter().filter_map(|&victim| self.in_its_room(victim)).collect();
+        let (sender, receiver) = watch::channel(after.clone());
+        let (kind, work) = match action {
+            Action::Start { .. } => (Kind::Start, Work::Start { start: self.start(key)?, after: receiver }),
+            Action::Thaw { .. } => (Kind::Thaw, Work::Thaw { id: container.clone()?, after: receiver }),
+            Action::Stop { .. } => {
+                let options = StopOptions { grace_ms: self.grace_ms(key.service) };
+                (Kind::Stop, Work::Stop { id: container.clone()?, options })
+            }
+            Action::Freeze { .. } => (Kind::Freeze, Work::Freeze { id: container.clone()? }),
+            Action::Remove { .. } => (Kind::Remove, Work::Remove { id: container.clone()? }),
+        };
+        if let Action::Stop { reason, .. } | Action::Freeze { reason, .. } = action
+            && let Some(memory) = container.as_ref().and_then(|id| self.memories.get_mut(id))
+        {
+            memory.stop_asked = kind == Kind::Stop;
+            memory.leave = Some((kind, *reason));
+        }
+        let starts = matches!(kind, Kind::Start | Kind::Thaw);
+        let operation = InFlight {
+            id,
+            kind,
+            container: if kind == Kind::Start { None } else { container },
+            room_since: (starts && after.is_empty()).then_some(now),
+            left: (starts && !after.is_empty()).then_some(sender),
+            after,
+            issued_at: now,
+            decision,
+            idempotent,
+            unknown: None,
+        };
+        self.operations.insert(key, operation);
+        self.keys.insert(id, key);
+        self.dirty.insert(key.instance);
+        Some(work)
+    }
+
+    /// The longest that stops which an action does or waits for may take by their own settings, in milliseconds.
+    pub(crate) fn longest_grace_ms(&self, action: &Action) -> u64 {
+        let victims = action.after().iter().map(|key| key.service);
+        victims.chain([action.container().service]).map(|service| self.grace_ms(service)).max().unwrap_or(0)
+    }
+
+    fn grace_ms(&self, service: ServiceId) -> u64 {
+        let known = &self.services[service.index()];
+        match (&known.made_of, self.removed_specs.get(&*known.name)) {
+            (Some((spec, _)), _) | (None, Some(spec)) => spec.stop_grace_ms,
+            (None, None) => UNKNOWN_GRACE_MS,
+        }
+    }
+
+    fn start(&self, key: ContainerKey) -> Option<Start> {
+        let service = self.state.service(key.service);
+        let (spec, generation) = self.services[key.service.index()].made_of.as_ref()?;
+        Some(Start {
+            service: service.name.clone(),
+            instance: self.state.instance(key.instance).name.clone(),
+            ordinal: key.ordinal,
+            request: service.request,
+            spec: Arc::clone(spec),
+            generation: generation.clone(),
+        })
+    }
+
+    /// The engine's id of a container that has not left its room.
+    fn in_its_room(&self, key: ContainerKey) -> Option<ContainerId> {
+        self.container(key)
+            .filter(|known| takes_room(known.container.phase))
+            .and_then(|known| known.id.clone())
+    }
+
+    /// An operation has ended well: its effect is a fact. `started` is the id of what a start has started.
+    pub(crate) fn done(&mut self, id: OperationId, order: u64, started: Option<ContainerId>, now: Millis) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(operation) = self.operations.remove(&key) else { return };
+        self.dirty.insert(key.instance);
+        let effect = match operation.kind {
+            Kind::Start => Effect::Started,
+            Kind::Thaw => Effect::Thawed,
+            Kind::Stop => Effect::Ended,
+            Kind::Freeze => Effect::Frozen,
+            Kind::Remove => Effect::Removed,
+        };
+        let Some(container) = started.or(operation.container) else { return };
+        if effect == Effect::Started {
+            // Whatever else has its number gives it up: a leftover beside which the engine has made a new one, or
+            // one of several that are being started and had been taken for this one.
+            let other = self.memories.get(&container).map(|memory| memory.ordinal);
+            let other = other.filter(|&ordinal| ordinal != key.ordinal).unwrap_or_else(|| {
+                let taken = self.containers_on(key.instance).iter().map(|known| known.container.key);
+                let taken = taken.map(|other| (other.service, other.ordinal)).collect();
+                free_from_the_top(&taken, key.service)
+            });
+            self.renumber(key, &container, other);
+            let memory = self.memories.entry(container.clone()).or_insert_with(|| Memory {
+                alive_since: Some(now),
+                ..Memory::new(key.ordinal, Phase::Starting, now)
+            });
+            memory.ordinal = key.ordinal;
+            memory.started_here = true;
+            if !memory.ran && memory.phase != Phase::Exited {
+                memory.alive_since.get_or_insert(now);
+                memory.start_from = operation.room_since.or(Some(operation.issued_at));
+            }
+        }
+        if effect == Effect::Removed {
+            self.memories.remove(&container);
+        }
+        self.facts.insert(container, Fact { key, effect, at: now, order });
+    }
+
+    /// An operation has failed: nothing was done, or what was done the next observation shows.
+    pub(crate) fn failed(&mut self, id: OperationId) {
+        if let Some(&key) = self.keys.get(&id) {
+            if let Some(memory) = self
+                .operations
+                .get(&key)
+                .filter(|operation| operation.kind == Kind::Stop)
+                .and_then(|operation| self.memories.get_mut(operation.container.as_ref()?))
+            {
+                memory.stop_asked = false;
+            }
+            self.forget_operation(key);
+            self.dirty.insert(key.instance);
+        }
+    }
+
+    /// A removal was refused, because what was created is being started, by a start whose beginning we have not
+    /// seen: it takes room, whatever the engine says of it for now.
+    pub(crate) fn starts_after_all(&mut self, id: OperationId, until: Millis) {
+        let Some(&key) = self.keys.get(&id) else { return };
+        let container = self.operations.get(&key).and_then(|operation| operation.container.as_ref());
+        if let Some(memory) = container.and_then(|container| self.memories.get_mut(container)) {
+            memory.starting_until = Some(until);
+        }
+    }
+
+    /// How an operation ended is not known: it holds its room until an observation tells, at least for
+    /// `settle_ms` where the engine may still do it.
+    pub(crate) fn unknown(&mut self, id: OperationId, order: u64, settle_ms: u64, now: Millis) {
+        let Some(key) = self.keys.get(&id) else { return };
+        if let Some(operation) = self.operations.get_mut(key) {
+            let waits_ms = if operation.idempotent { 0 } else { settle_ms };
+            operation.unknown = Some(Unknown { order, settled_at: now.plus(waits_ms) });
+            self.dirty.insert(key.instance);
+        }
+    }
+
+    /// Once more the actions by which containers were to leave their room, and did not, while a successor that was
+    /// asked for with them still waits.
+    pub(crate) fn again(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (key, operation) in &self.operations {
+            for id in &operation.after {
+                let victim =
+                    self.containers_on(key.instance).iter().find(|known| known.id.as_ref() == Some(id));
+                let Some(victim) = victim.filter(|known| known.container.phase != Phase::Stopping) else {
+                    continue;
+                };
+                let container = victim.container.key;
+                if self.operations.contains_key(&container) {
+                    continue;
+                }
+                let leave = self.memories.get(id).and_then(|memory| memory.leave);
+                actions.push(match leave {
+                    Some((Kind::Freeze, reason)) => Action::Freeze { container, reason },
+                    Some((_, reason)) => Action::Stop { container, reason },
+                    None => Action::Stop { container, reason: StopReason::Preempted { by: key.service } },
+                });
+            }
+        }
+        actions
+    }
+
+    /// Gives up operations of unknown outcome about which this observation tells.
+    pub(super) fn settle(
+        &mut self,
+        instance: InstanceId,
+        observed: &Observed,
+        places: &[usize],
+        now: Millis,
+    ) {
+        let shown: HashSet<&ContainerId> =
+            places.iter().map(|&place| &observed.observation.containers[place].id).collect();
+        // Of these, what is there and what is not cannot be told yet (see `number`).
+        let undecided: HashSet<ServiceId> = self
+            .on(instance)
+            .filter(|(key, operation)| operation.unknown.is_none() && self.awaits(key))
+            .map(|(key, _)| key.service)
+            .collect();
+        let settled: Vec<ContainerKey> = self
+            .on(instance)
+            .filter(|(key, operation)| {
+                operation.unknown.is_some_and(|unknown| {
+                    observed.began > unknown.order
+                        && (operation.kind != Kind::Start
+                            || operation.idempotent
+                            || (now >= unknown.settled_at && !undecided.contains(&key.service))
+                            || operation.container.as_ref().is_some_and(|id| shown.contains(id)))
+                })
+            })
+            .map(|(&key, _)| key)
+            .collect();
+        for key in settled {
+            self.forget_operation(key);
+        }
+    }
+
+    /// Whether that is being started, and nothing has appeared yet that is taken for it.
+    pub(super) fn awaits(&self, key: &ContainerKey) -> bool {
+        self.operations.get(key).is_some_and(|it| it.kind == Kind::Start && it.container.is_none())
+    }
+
+    pub(super) fn on(&self, instance: InstanceId) -> impl Iterator<Item = (&ContainerKey, &InFlight)> {
+        let first = ContainerKey { instance, service: ServiceId(0), ordinal: 0 };
+        let last = ContainerKey { instance, service: ServiceId(u32::MAX), ordinal: u32::MAX };
+        self.operations.range(first..=last)
+    }
+
+    fn forget_operation(&mut self, key: ContainerKey) {
+        if let Some(operation) = self.operations.remove(&key) {
+            self.keys.remove(&operation.id);
+        }
+    }
+}
