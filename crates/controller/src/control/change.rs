@@ -1,0 +1,231 @@
+//! What changes by somebody's will: commands, other settings, other engines and demand sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use planner::Delta;
+use tokio::time::Instant;
+
+use super::Controller;
+use crate::cluster::EngineId;
+use crate::demands::Source;
+use crate::engines::{Engine, Prepared, engine_of};
+use crate::feed::follow;
+use crate::handle::{Command, CommandError, UpdateError, lock};
+use crate::observer::{Post, observe};
+use crate::prepare::{PREPARE_LIMIT, Preparation, prepare};
+use crate::settings::{Engines, Settings};
+
+impl Controller {
+    pub(super) fn obey(&mut self, command: Command) {
+        // A reply that nobody waits for any more is no fault.
+        match command {
+            Command::Pause { service, paused, reply } => {
+                let known = self.settings.services.iter().any(|settings| settings.service.name == service);
+                let result = match self.cluster.state().service_id(&service) {
+                    Some(id) if known => {
+                        self.cluster.apply(Delta::Paused { service: id, paused });
+                        tracing::info!(service, paused, "an operator has changed a service");
+                        self.paused.insert(service, paused);
+                        Ok(())
+                    }
+                    _ => Err(CommandError::UnknownService(service)),
+                };
+                let _ = reply.send(result);
+            }
+            Command::Instance { instance, state, reply } => {
+                let result = if self.cluster.state().instance_id(&instance).is_some() {
+                    tracing::info!(instance, ?state, "an operator has changed an instance");
+                    self.standings.operator.insert(instance, state);
+                    self.judge_again = true;
+                    Ok(())
+                } else {
+                    Err(CommandError::UnknownInstance(instance))
+                };
+                let _ = reply.send(result);
+            }
+            Command::Update { settings, engines, reply } => {
+                let _ = reply.send(self.update(*settings, engines));
+            }
+            Command::DrainAll { reply } => {
+                tracing::info!("everything is being stopped");
+                self.draining = true;
+                self.configure(&BTreeSet::new());
+                let _ = reply.send(Ok(()));
+            }
+            Command::Shutdown { limit } => {
+                self.shutdown_at = Some(Instant::now() + limit);
+            }
+        }
+    }
+
+    fn update(&mut self, settings: Settings, engines: Engines) -> Result<(), UpdateError> {
+        if settings.cluster != self.settings.cluster {
+            return Err(UpdateError::ClusterChanged {
+                from: self.settings.cluster.clone(),
+                to: settings.cluster,
+            });
+        }
+        for instance in &self.settings.instances {
+            let stays = settings.instances.iter().any(|other| other.name == instance.name);
+            let containers = if stays { Vec::new() } else { self.cluster.names_on(&instance.name) };
+            if !containers.is_empty() {
+                let instance = instance.name.clone();
+                return Err(UpdateError::InstanceHoldsContainers { instance, containers });
+            }
+        }
+        let serves = |instance: &str| {
+            let driver = engines.drivers.iter().find(|it| it.instances().iter().any(|name| name == instance));
+            driver.map(|driver| driver.name().to_owned())
+        };
+        for id in self.cluster.state().instance_ids() {
+            let instance = self.cluster.instance_name(id).to_string();
+            let before = self.engines.get(&self.cluster.engine_of(id)).map(|engine| engine.driver.name());
+            let (Some(from), Some(to)) = (before, serves(&instance)) else { continue };
+            let containers = if from == to { Vec::new() } else { self.cluster.names_on(&instance) };
+            if !containers.is_empty() {
+                let from = from.to_owned();
+                return Err(UpdateError::InstanceMoves { instance, from, to, containers });
+            }
+        }
+        // What an operator said holds until the configuration itself says something else.
+        for after in &settings.services {
+            let before =
+                self.settings.services.iter().find(|before| before.service.name == after.service.name);
+            if before.is_some_and(|before| before.service.paused != after.service.paused) {
+                self.paused.remove(&after.service.name);
+            }
+        }
+        for after in &settings.instances {
+            let before = self.settings.instances.iter().find(|before| before.name == after.name);
+            if before.is_some_and(|before| before.state != after.state) {
+                self.standings.operator.remove(&after.name);
+            }
+        }
+        self.settings = settings;
+        self.paused
+            .retain(|name, _| self.settings.services.iter().any(|settings| settings.service.name == *name));
+        self.standings.retain(|name| self.settings.instances.iter().any(|instance| instance.name == name));
+        self.use_engines(engines);
+        self.configure(&BTreeSet::new());
+        tracing::info!("other settings have been applied");
+        Ok(())
+    }
+
+    /// Starts what is new among drivers and sources, and gives up what is missing.
+    pub(super) fn use_engines(&mut self, engines: Engines) {
+        let Engines { drivers, sources } = engines;
+        let lost_after = Duration::from_millis(self.settings.lost_after_ms);
+        self.lost_after.send_if_modified(|before| std::mem::replace(before, lost_after) != lost_after);
+        let mut before = std::mem::take(&mut self.engines);
+        for driver in drivers {
+            let known = before.iter().find(|(_, engine)| engine.driver.name() == driver.name());
+            let id = if let Some((&id, _)) = known {
+                id
+            } else {
+                self.engines_started += 1;
+                EngineId(self.engines_started)
+            };
+            let engine = match before.remove(&id) {
+                Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
+                known => {
+                    // What is known of the engine holds until it answers the new driver.
+                    let report = known.map(|known| known.report.clone()).unwrap_or_default();
+                    let post = Arc::new(Post::holding(report.clone()));
+                    let random = self.fork();
+                    let task = self.tasks.spawn(observe(
+                        Arc::clone(&driver),
+                        Arc::clone(&post),
+                        Arc::clone(&self.shared),
+                        self.lost_after.subscribe(),
+                        random,
+                    ));
+                    Engine { driver, post, report, task, preparations: BTreeMap::new() }
+                }
+            };
+            self.engines.insert(id, engine);
+        }
+        drop(before);
+        let mut before = std::mem::take(&mut self.demands.sources);
+        for source in sources {
+            let name = source.settings.name.clone();
+            let known = before.remove(&name);
+            let followed = match known {
+                Some(known) if known.is(&source) => known,
+                known => {
+                    // What the source said last holds until it answers in its new way, or is stale.
+                    let report = known.map(|known| {
+                        known.task.abort();
+                        lock(&known.post).clone()
+                    });
+                    let post = Arc::new(Mutex::new(report.unwrap_or_default()));
+                    let random = self.fork();
+                    let task = self.tasks.spawn(follow(
+                        source.clone(),
+                        Arc::clone(&post),
+                        Arc::clone(&self.shared),
+                        random,
+                    ));
+                    Source { asked: source, post, task }
+                }
+            };
+            self.demands.sources.insert(name, followed);
+        }
+        for gone in before.into_values() {
+            gone.task.abort();
+        }
+        self.prepare_all();
+    }
+
+    /// Sees to it that every spec is being prepared on every engine.
+    fn prepare_all(&mut self) {
+        let mut specs = BTreeMap::new();
+        for configured in &self.settings.services {
+            specs.insert(configured.spec.generation(), Arc::clone(&configured.spec));
+        }
+        let ids: Vec<EngineId> = self.engines.keys().copied().collect();
+        for id in ids {
+            for (generation, spec) in &specs {
+                let random = self.fork();
+                let engine = self.engines.get_mut(&id).expect("its id was just listed");
+                if engine.preparations.contains_key(generation) {
+                    continue;
+                }
+                let until = Instant::now() + PREPARE_LIMIT;
+                let post = Arc::new(Mutex::new(Preparation::UnderWay { until }));
+                let task = self.tasks.spawn(prepare(
+                    Arc::clone(&engine.driver),
+                    Arc::clone(spec),
+                    Arc::clone(&post),
+                    Arc::clone(&self.shared),
+                    random,
+                ));
+                engine.preparations.insert(generation.clone(), Prepared { post, task });
+            }
+            let engine = self.engines.get_mut(&id).expect("its id was just listed");
+            engine.preparations.retain(|generation, prepared| {
+                let wanted = specs.contains_key(generation);
+                if !wanted {
+                    prepared.task.abort();
+                }
+                wanted
+            });
+        }
+    }
+
+    /// Builds the planner's state anew, and tells it all that it has to know.
+    pub(super) fn configure(&mut self, unknown: &BTreeSet<String>) {
+        self.cluster.configure(&self.settings, engine_of(&self.engines), self.draining, unknown);
+        self.demands.tell_again(&self.settings, &mut self.cluster);
+        for (name, &paused) in &self.paused {
+            if let Some(service) = self.cluster.state().service_id(name) {
+                self.cluster.apply(Delta::Paused { service, paused });
+            }
+        }
+        self.backoffs.clear();
+        self.holds.clear();
+        self.not_done.clear();
+        self.judge_again = true;
+    }
+}
