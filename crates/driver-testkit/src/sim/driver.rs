@@ -95,7 +95,7 @@ impl Client {
         match outage {
             Some(Outage::Refusing) => return Err(self.refuses().await),
             Some(Outage::Silent) => return Err(self.is_silent(call, deadline, limit).await),
-            None => {}
+            Some(Outage::Stopped) | None => {}
         }
         let (mut latency_ms, fault) = self.engine.world().roll(call, about.subject, about.labelled);
         match fault {
@@ -110,19 +110,24 @@ impl Client {
         }
         let (answer, answered) = oneshot::channel();
         let work = work(self.engine.clone(), Duration::from_millis(latency_ms));
+        let engine = self.engine.clone();
         tokio::spawn(async move {
+            engine.goes_on().await;
             // Nobody may be waiting any more; the work is done all the same.
             let _ = answer.send(work.await);
         });
         let Ok(answer) = timeout_at(deadline, answered).await else {
             return Err(self.no_answer(call, limit));
         };
+        if timeout_at(deadline, self.engine.goes_on()).await.is_err() {
+            return Err(self.no_answer(call, limit));
+        }
         let outage = self.engine.world().outage;
         match outage {
             Some(Outage::Refusing) => return Err(self.broke_off(call)),
             Some(Outage::Silent) => return Err(self.is_silent(call, deadline, limit).await),
-            None if fault == Some(FaultKind::AnswerLost) => return Err(self.broke_off(call)),
-            None => {}
+            _ if fault == Some(FaultKind::AnswerLost) => return Err(self.broke_off(call)),
+            Some(Outage::Stopped) | None => {}
         }
         answer
             .expect("the engine's task answers before it ends")

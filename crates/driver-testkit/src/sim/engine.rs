@@ -156,7 +156,24 @@ impl SimEngine {
         });
     }
 
-    /// Events are told so many milliseconds after the change, from now on.
+    /// So many of a thousand events are lost from now on, and nobody is told of a gap.
+    pub fn set_event_loss_per_mille(&self, rate: u32) {
+        self.world().event_loss_per_mille = rate;
+    }
+
+    /// Readers of events are told this once more than there was anything to tell: a stream that repeats itself.
+    pub fn repeat_event(&self, event: Event) {
+        self.world().repeat(event);
+    }
+
+    /// The time of day of the engine jumps by so many milliseconds, forwards or back.
+    pub fn jump_clock_ms(&self, by_ms: i64) {
+        let mut world = self.world();
+        world.config.epoch_ms = world.config.epoch_ms.saturating_add_signed(by_ms);
+    }
+
+    /// Events are told so many milliseconds after the change, from now on. With a range wide enough they come out of
+    /// order.
     pub fn set_event_delay_ms(&self, range: std::ops::RangeInclusive<u64>) {
         self.world().config.event_delay_ms = range;
     }
@@ -246,6 +263,13 @@ impl SimEngine {
         let mut version = self.shared.version.subscribe();
         while !condition(self) {
             version.changed().await.expect("the sender lives as long as the engine");
+        }
+    }
+
+    /// Returns when the engine's process is not stopped.
+    pub(super) async fn goes_on(&self) {
+        if self.world().outage == Some(Outage::Stopped) {
+            self.until(|engine| engine.world().outage != Some(Outage::Stopped)).await;
         }
     }
 

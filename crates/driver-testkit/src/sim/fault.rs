@@ -165,6 +165,9 @@ impl FaultRates {
 pub enum Outage {
     /// Connections are refused: calls fail within a millisecond.
     Refusing,
-    /// Nothing answers: calls end by the driver's own limit.
+    /// Nothing answers, and nothing arrives: calls end by the driver's own limit.
     Silent,
+    /// The engine's process is stopped (SIGSTOP): nothing answers, and what is asked meanwhile is done when it goes
+    /// on, whether or not anybody still waits for it.
+    Stopped,
 }

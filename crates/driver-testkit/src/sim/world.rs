@@ -23,6 +23,7 @@ pub(super) struct World {
     pub(super) faults: Vec<Fault>,
     pub(super) outage: Option<Outage>,
     pub(super) events_cut: bool,
+    pub(super) event_loss_per_mille: u32,
     pub(super) history: Vec<Entry>,
     pub(super) occupancy: Vec<Occupancy>,
     /// Whose changes have not been told yet: the cluster (`None`: all of them) and the subject's name.
@@ -78,6 +79,7 @@ impl World {
             faults: Vec::new(),
             outage: None,
             events_cut: false,
+            event_loss_per_mille: 0,
             history: Vec::new(),
             occupancy: Vec::new(),
             untold: Vec::new(),
@@ -205,6 +207,9 @@ impl World {
         for (cluster, subject) in untold {
             let mut dice = self.dice("event", &subject);
             let delay_ms = dice::draw(&mut dice, self.config.event_delay_ms.clone());
+            if dice::per_mille(&mut dice) < self.event_loss_per_mille {
+                continue;
+            }
             let readers = self.subscribers.iter().filter_map(Weak::upgrade);
             let readers =
                 readers.filter(|reader| cluster.as_ref().is_none_or(|cluster| reader.cluster == *cluster));
@@ -249,8 +254,13 @@ impl World {
 
     /// Tells every reader of a gap, if events flow (again).
     pub(super) fn tell_gap(&self) {
+        self.repeat(Event::Gap);
+    }
+
+    /// Tells every reader this, if events flow.
+    pub(super) fn repeat(&self, event: Event) {
         if self.events_flow() {
-            self.subscribers.iter().filter_map(Weak::upgrade).for_each(|reader| reader.tell(Event::Gap));
+            self.subscribers.iter().filter_map(Weak::upgrade).for_each(|reader| reader.tell(event));
         }
     }
 

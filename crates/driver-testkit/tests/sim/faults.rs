@@ -194,6 +194,44 @@ async fn what_reached_the_engine_before_an_outage_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_stopped_engine_is_asked_is_done_when_it_goes_on() {
+    let engine = engine(SimConfig { call_timeout_ms: 2_000, ..SimConfig::default() });
+    let driver = engine.driver("demo");
+    let (kept, ended) = (run(&driver, "web", 0).await, run(&driver, "web", 1).await);
+    engine.outage_for(Outage::Stopped, 10_000);
+    let observed = driver.observe().await;
+    assert!(matches!(observed, Err(DriverError::Unreachable { .. })), "{observed:?}");
+    let stopped = driver.stop(&ended, GRACE).await;
+    assert!(matches!(stopped, Err(DriverError::OutcomeUnknown { .. })), "{stopped:?}");
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(engine.container(&ended).expect("it is there").phase, Phase::Exited, "late, and all the same");
+    engine.outage_for(Outage::Stopped, 1_000);
+    assert_eq!(driver.freeze(&kept).await.expect("it goes on within the limit"), Outcome::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_may_be_lost_without_a_gap_and_repeated() {
+    let engine = engine(SimConfig::default());
+    let driver = engine.driver("demo");
+    let mut events = driver.events();
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
+    engine.set_event_loss_per_mille(1_000);
+    run(&driver, "web", 0).await;
+    engine.set_event_loss_per_mille(0);
+    assert_eq!(told(&mut events).await, None);
+    engine.repeat_event(Event::Changed);
+    assert_eq!(told(&mut events).await, Some(Event::Changed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_engines_time_of_day_may_jump() {
+    let engine = engine(SimConfig::default());
+    let before_ms = engine.clock_ms();
+    engine.jump_clock_ms(-3_600_000);
+    assert_eq!((before_ms - engine.clock_ms(), engine.now_ms()), (3_600_000, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn lost_events_are_a_gap_when_they_flow_again() {
     let engine = engine(SimConfig::default());
     let driver = engine.driver("demo");
