@@ -65,8 +65,8 @@ fn main() -> ExitCode {
         SchedulerCommand::Common(Command::Openapi) => print(&generated::pretty(&http::openapi())),
         SchedulerCommand::Common(Command::Schema) => print(&generated::pretty(&config::schema())),
         SchedulerCommand::Check { file } => with_config(&file, &|name| std::env::var(name).ok(), |loaded| {
-            for line in config::lines(&file.display().to_string(), &loaded.warnings).lines() {
-                eprintln!("warning: {line}");
+            for warning in &loaded.warnings {
+                eprintln!("warning: {warning}");
             }
             print(&check::in_words(&loaded.settings))
         }),

@@ -124,7 +124,7 @@ impl Reload {
         if settings == before {
             return Ok(false);
         }
-        for warning in config::lines(&self.path.display().to_string(), &warnings).lines() {
+        for warning in &warnings {
             tracing::warn!("{warning}");
         }
         needs_no_restart(&before, &settings).map_err(Refused::File)?;

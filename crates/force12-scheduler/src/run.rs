@@ -11,7 +11,7 @@ use service_kit::{http, metrics, shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::{self, Loaded, Settings};
+use crate::config::{Loaded, Settings};
 use crate::connections::Connections;
 use crate::reload::{self, Reload, Stamp};
 use crate::{SERVICE, demand};
@@ -27,7 +27,7 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
     // Before the file could change again: what changes from here on is a change.
     let stamp = Stamp::of(path);
     let Loaded { settings, warnings } = loaded;
-    for warning in config::lines(&path.display().to_string(), &warnings).lines() {
+    for warning in &warnings {
         tracing::warn!("{warning}");
     }
     let metrics = metrics::install().context("cannot set up metrics")?;

@@ -101,7 +101,7 @@ fn a_bad_config_is_refused_by_every_command_with_all_that_is_wrong() {
     for arguments in [&["check", &path][..], &["run", "--config", &path], &["drain", &path]] {
         let Ended { code, out, err } = ended(&mut force12_scheduler(arguments));
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
-        assert!(err.contains("bad.toml:3: settle_ms: 1 is out of range; give 1000 to 600000"), "{err}");
+        assert!(err.contains("bad.toml:3:13: settle_ms: 1 is out of range; give 1000 to 600000"), "{err}");
         assert!(err.contains("service.batch.priority: 0 is out of range"), "{err}");
         assert_eq!(err.lines().count(), 2, "{err}");
     }

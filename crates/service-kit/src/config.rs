@@ -1,55 +1,74 @@
 //! A service's configuration: one TOML file, read whole or refused whole.
 //!
-//! [`load`] reads a file; [`parse`] takes the text itself, so that tests need no files. Types that are read here
-//! should carry `#[serde(deny_unknown_fields)]`: that is what refuses an unknown key. All unknown keys are reported
-//! at once, with the first other mistake if there is one.
+//! [`text`] reads a file within its bounds, [`parse`] makes the service's own type of it, and [`Problems`] takes what a
+//! type cannot say. Types that are read here should carry `#[serde(deny_unknown_fields)]`: that is what refuses an
+//! unknown key.
+//!
+//! A refusal names everything that is wrong, as far as one mistake does not hide another: all unknown keys, wrong types
+//! and missing keys together; when there are none, all values that do not hold. A mistake in the TOML itself comes
+//! alone: what follows it cannot be understood.
+
+mod place;
+mod structure;
+mod words;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
-use crate::suggest::{self, Unknown};
+pub use place::{Place, Problems};
 
 /// The most bytes that a config file may have: far above a pool of thousands of instances, far below harm.
 pub const CONFIG_MAX_BYTES: u64 = 1024 * 1024;
 
-/// The most mistakes that are reported of one file.
-const MISTAKES_MAX: usize = 20;
+/// The most mistakes of one file that are told; the others are counted.
+const MISTAKES_TOLD_MAX: usize = 20;
 
-/// Why a configuration is refused. Its text names the file, and the line and column where that is known.
+/// Why a configuration is refused. Its text names the file, and the line and column where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("config {file}: cannot be read: {source}; give the right path with --config or FORCE12_CONFIG")]
+    #[error("config {file}: cannot be read: {source}; {}", readable(source))]
     Read {
         /// The file.
         file: String,
         /// Why not.
         source: io::Error,
     },
+    /// It is a directory, a pipe, …
+    #[error(
+        "config {0}: is not a regular file; give the path of a TOML file with --config or FORCE12_CONFIG"
+    )]
+    NotAFile(String),
     /// The file is too large.
-    #[error("config {file}: larger than {CONFIG_MAX_BYTES} bytes; is it the right file?")]
-    TooLarge {
-        /// The file.
-        file: String,
-    },
+    #[error("config {0}: is larger than {CONFIG_MAX_BYTES} bytes; is it the right file?")]
+    TooLarge(String),
     /// The text is not what the service's configuration looks like.
-    #[error("{}", Lines(.0))]
+    #[error("{}", lines(.0))]
     Invalid(Vec<Mistake>),
 }
 
-/// One thing that is wrong with a configuration's text.
+fn readable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let the user that this runs as read it, and enter the directories above it"
+        }
+        _ => "give the right path with --config or FORCE12_CONFIG",
+    }
+}
+
+/// One thing that is wrong, or doubtful, in a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The file, or what the text was said to come from.
     pub file: String,
-    /// Where: line and column in characters, both from 1; `None` where it is something that is missing.
+    /// Where: line and column in characters, both from 1; `None` where nothing is written that could be pointed at.
     pub place: Option<(usize, usize)>,
+    /// The key, such as `service.web.min`; empty for the file as a whole.
+    pub key: String,
     /// What is wrong, and how to mend it.
     pub message: String,
 }
@@ -60,100 +79,87 @@ impl fmt::Display for Mistake {
         if let Some((line, column)) = self.place {
             write!(formatter, ":{line}:{column}")?;
         }
+        if !self.key.is_empty() {
+            write!(formatter, ": {}", self.key)?;
+        }
         write!(formatter, ": {}", self.message)
     }
 }
 
-/// One mistake a line.
-struct Lines<'a>(&'a [Mistake]);
-
-impl fmt::Display for Lines<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.0.iter().enumerate() {
-            if index > 0 {
-                formatter.write_str("\n")?;
-            }
-            write!(formatter, "{mistake}")?;
-        }
-        Ok(())
+/// A line for each mistake, at most 20 of them, and how many more there are.
+pub fn lines(mistakes: &[Mistake]) -> String {
+    let mut lines: Vec<String> =
+        mistakes.iter().take(MISTAKES_TOLD_MAX).map(std::string::ToString::to_string).collect();
+    if mistakes.len() > MISTAKES_TOLD_MAX {
+        let left = mistakes.len() - MISTAKES_TOLD_MAX;
+        lines.push(format!("config {}: and {left} more; mend these first", mistakes[0].file));
     }
+    lines.join("\n")
 }
 
-/// Reads the TOML file at `path`, at most [`CONFIG_MAX_BYTES`] of it.
+/// Reads the TOML file at `path`.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    parse(&path.display().to_string(), &text(path)?)
+}
+
+/// The text of the regular file at `path`, at most [`CONFIG_MAX_BYTES`] of it.
+pub fn text(path: &Path) -> Result<String, ConfigError> {
     let file = path.display().to_string();
-    let read = |source| ConfigError::Read { file: file.clone(), source };
-    let mut text = String::new();
-    File::open(path).map_err(read)?.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
-    if text.len() as u64 > CONFIG_MAX_BYTES {
-        return Err(ConfigError::TooLarge { file });
+    let unreadable = |source| ConfigError::Read { file: file.clone(), source };
+    // Before opening it: to open a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(ConfigError::NotAFile(file));
     }
-    parse(&file, &text)
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|opened| opened.take(CONFIG_MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > CONFIG_MAX_BYTES {
+        return Err(ConfigError::TooLarge(file));
+    }
+    decode(bytes).map_err(|(line, what)| {
+        let message = format!("{what}; save it as UTF-8");
+        ConfigError::Invalid(vec![Mistake { file, place: Some((line, 1)), key: String::new(), message }])
+    })
+}
+
+/// The text in `bytes`, or the line of the first thing that is none, and what it is.
+fn decode(bytes: Vec<u8>) -> Result<String, (usize, String)> {
+    let line_of = |at: usize| bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err((1, "the text is UTF-16".to_owned()));
+    }
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err((line_of(at), "holds a NUL byte, so it is no text, or UTF-16".to_owned()));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => {
+            let at = error.valid_up_to();
+            Err((line_of(at), format!("holds the byte 0x{:02x}, which is not UTF-8", bytes[at])))
+        }
+    }
 }
 
 /// Reads TOML `text` that came from `file`, which is only named in errors.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ConfigError> {
-    let mistake = |error: &toml::de::Error| Mistake {
-        file: file.to_owned(),
-        place: error.span().map(|span| place(text, span.start)),
-        message: explain(error.message()),
-    };
-    let mut table = DeTable::parse(text).map_err(|error| ConfigError::Invalid(vec![mistake(&error)]))?;
-    let mut mistakes = Vec::new();
-    loop {
-        match T::deserialize(toml::Deserializer::from(table.clone())) {
-            Ok(config) if mistakes.is_empty() => return Ok(config),
-            Ok(_) => break,
-            Err(error) => {
-                mistakes.push(mistake(&error));
-                // An unknown key is taken out, and the rest read again, to report the others as well.
-                let removed = Unknown::read(error.message()).is_some_and(|unknown| unknown.what == "field")
-                    && error.span().is_some_and(|span| remove_key(table.get_mut(), span.start));
-                if !removed || mistakes.len() == MISTAKES_MAX {
-                    break;
-                }
-            }
-        }
-    }
-    mistakes.sort_by_key(|mistake| mistake.place);
-    Err(ConfigError::Invalid(mistakes))
-}
-
-/// Removes the key that stands at byte `start` of the text; false if there is none.
-fn remove_key(table: &mut DeTable<'_>, start: usize) -> bool {
-    let found = table.keys().find(|key| key.span().start == start).map(|key| key.get_ref().to_string());
-    match found {
-        Some(key) => table.remove(key.as_str()).is_some(),
-        None => table.iter_mut().any(|(_, value)| remove_key_within(value, start)),
-    }
-}
-
-fn remove_key_within(value: &mut Spanned<DeValue<'_>>, start: usize) -> bool {
-    match value.get_mut() {
-        DeValue::Table(table) => remove_key(table, start),
-        DeValue::Array(items) => items.iter_mut().any(|item| remove_key_within(item, start)),
-        _ => false,
-    }
-}
-
-/// Serde's message in our words.
-fn explain(message: &str) -> String {
-    match Unknown::read(message) {
-        Some(unknown) if unknown.what == "field" => {
-            let hint = suggest::hint(message);
-            let known = unknown.known.join(", ");
-            format!("unknown key `{}`{hint} (known here: {known})", unknown.name)
-        }
-        Some(_) => format!("{message}{}", suggest::hint(message)),
-        None => match message.strip_prefix("missing field ") {
-            Some(name) => format!("missing key {name}"),
-            None => message.trim().replace('\n', "; "),
-        },
-    }
+    structure::parse(text).map_err(|found| {
+        let mut mistakes: Vec<Mistake> = found
+            .into_iter()
+            .map(|found| Mistake {
+                file: file.to_owned(),
+                place: found.at.map(|at| line_and_column(text, at)),
+                key: found.key,
+                message: found.message,
+            })
+            .collect();
+        mistakes.sort_by_key(|mistake| mistake.place);
+        ConfigError::Invalid(mistakes)
+    })
 }
 
 /// Line and column, in characters and from 1, of byte `at`.
-fn place(text: &str, at: usize) -> (usize, usize) {
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
@@ -193,27 +199,52 @@ mod tests {
         assert_eq!(
             refused(text),
             "config a.toml:2:1: unknown key `lisen`; did you mean `listen`? (known here: listen, item)\n\
-             config a.toml:6:3: unknown key `intervall_ms`; did you mean `interval_ms`? (known here: key, interval_ms)\n\
-             config a.toml:10:1: unknown key `colour` (known here: key, interval_ms)"
+             config a.toml:6:3: item.ä: unknown key `intervall_ms`; did you mean `interval_ms`? (known here: key, interval_ms)\n\
+             config a.toml:10:1: item.b: unknown key `colour` (known here: key, interval_ms)"
         );
     }
 
     #[test]
-    fn other_mistakes_are_placed_too() {
+    fn mistakes_of_every_kind_are_reported_together_and_none_twice() {
         assert_eq!(
-            refused("listen = \"x\"\n[[item]]\nkey = \"a\"\ninterval_ms = \"soon\"\n"),
-            "config a.toml:4:15: invalid type: string \"soon\", expected u64"
+            refused(
+                "lisen = 1\nlisten = 2\n[[item]]\nkey = 1\ninterval_ms = \"soon\"\n[[item]]\ninterval_ms = -1\n"
+            ),
+            "config a.toml:1:1: unknown key `lisen`; did you mean `listen`? (known here: listen, item)\n\
+             config a.toml:2:10: listen: must be text in quotes, not a whole number\n\
+             config a.toml:4:7: item[0].key: must be text in quotes, not a whole number\n\
+             config a.toml:5:15: item[0].interval_ms: must be a whole number, not text\n\
+             config a.toml:6:1: item[1]: missing key `key`; add it\n\
+             config a.toml:7:15: item[1].interval_ms: -1 is out of range; give a whole number of 0 or more"
         );
-        assert_eq!(refused("listen = \"x\"\n[[item]]\n"), "config a.toml:2:1: missing key `key`");
+    }
+
+    #[test]
+    fn what_is_missing_is_placed_where_it_belongs() {
+        assert_eq!(
+            refused("listen = \"x\"\n[[item]]\n"),
+            "config a.toml:2:1: item[0]: missing key `key`; add it"
+        );
+        assert_eq!(refused("item = []\n"), "config a.toml: missing key `listen`; add it");
+        assert_eq!(
+            refused("# listen = 1\n"),
+            "config a.toml: nothing is set; the service's example.toml shows every key"
+        );
+    }
+
+    #[test]
+    fn a_mistake_in_the_toml_comes_alone() {
         let syntax = refused("listen = \"x\"\nitem = [\n");
         assert!(syntax.starts_with("config a.toml:"), "{syntax}");
-        assert!(refused("listen = \"x\"\nlisten = \"y\"\n").contains("duplicate key"));
+        assert!(refused("listen = \"x\"\nlisten = \"y\"\nlisen = 1\n").contains("duplicate key"));
     }
 
     #[test]
     fn mistakes_are_bounded() {
         let text = (0..100).map(|n| format!("k{n} = 1")).collect::<Vec<_>>().join("\n");
-        assert_eq!(refused(&text).lines().count(), MISTAKES_MAX);
+        let refused = refused(&text);
+        assert_eq!(refused.lines().count(), MISTAKES_TOLD_MAX + 1);
+        assert!(refused.ends_with("\nconfig a.toml: and 80 more; mend these first"), "{refused}");
     }
 
     #[test]
@@ -231,6 +262,16 @@ mod tests {
     fn a_file_that_cannot_be_read_is_named() {
         let error = load::<Config>(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
         assert!(error.starts_with("config /nonexistent/a.toml: cannot be read: "), "{error}");
-        assert!(load::<Config>(Path::new("/")).is_err());
+        assert!(matches!(load::<Config>(Path::new("/")), Err(ConfigError::NotAFile(_))));
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_placed() {
+        let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        assert_eq!(decode(utf_16("\u{feff}a = 1")).unwrap_err().0, 1);
+        assert_eq!(decode(utf_16("a = 1\n")).unwrap_err().0, 1);
+        assert_eq!(decode(b"a = 1\nb = \"\xe9\"".to_vec()).unwrap_err().0, 2);
+        assert_eq!(decode(b"a = \"\xc3\xa9\"".to_vec()).unwrap(), "a = \"é\"");
+        assert_eq!(parse::<Config>("a.toml", "\u{feff}listen = \"x\"").unwrap().listen, "x", "a UTF-8 mark");
     }
 }
