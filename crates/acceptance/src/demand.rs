@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use api_types::demand::{DemandDocument, read_demand};
+use anyhow::{Context as _, Result, anyhow, bail};
+use api_types::demand::read_document;
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use tokio::sync::watch;
@@ -117,12 +117,13 @@ async fn poll(
             status => bail!("{url} answered {status}"),
         }
         etag = Some(answer.headers().get(ETAG).with_context(|| format!("{url} gave no etag"))?.clone());
-        let document: DemandDocument = answer.json().await.with_context(|| format!("read {url}"))?;
+        let body = answer.bytes().await.with_context(|| format!("read {url}"))?;
+        let document = read_document(&body).map_err(|wrong| anyhow!("{url}: {wrong}"))?;
         {
             let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, value) in &document.demand {
-                let value = read_demand(value).ok().flatten().map_or(UNKNOWN, i64::from);
-                record.by_key.entry(key.clone()).or_default().push(received, value);
+            for (key, value) in document.demand {
+                let value = value.ok().flatten().map_or(UNKNOWN, i64::from);
+                record.by_key.entry(key).or_default().push(received, value);
             }
         }
         changes.send_modify(|count| *count += 1);

@@ -1,12 +1,11 @@
 //! The way to a demand source over HTTP: one question, one bounded answer.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::demand::{ReadDocument, read_demand, read_document};
+use api_types::demand::{ReadDocument, read_document};
 use async_trait::async_trait;
 use controller::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
@@ -101,8 +100,6 @@ impl DemandTransport for HttpTransport {
 }
 
 fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> DemandAnswer {
-    let values: BTreeMap<_, _> =
-        document.demand.iter().map(|(key, value)| (key.clone(), read_demand(value))).collect();
     let details = document
         .details
         .into_iter()
@@ -111,7 +108,7 @@ fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> 
             (key, DemandDetail { reason, age_ms: detail.age_ms })
         })
         .collect();
-    DemandAnswer::Changed { etag, wait_applied, values, details }
+    DemandAnswer::Changed { etag, wait_applied, values: document.demand, details }
 }
 
 /// Reads the body, of at most `bytes_max` bytes.

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::future::Future as _;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
+use crate::listen::{Acceptor, connections_that_fit};
 use crate::problem::Problem;
+use crate::waiting::{Place, Waiting};
 
 /// The longest that a request with `Prefer: wait` is held.
 pub const LONG_POLL_MAX: Duration = Duration::from_mins(1);
@@ -40,8 +44,13 @@ pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// `Preference-Applied`, of RFC 7240.
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// After a failed `accept` (most often: no file descriptor left) there is nothing to do but to let some go.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Places for peers on this machine beyond [`Limits::connections_max`]: that is where a container engine's healthcheck
+/// and a person with curl ask from, when all other places are taken.
+const LOCAL_PLACES: usize = 16;
+
+/// The most bytes that wait in one connection, each way. The library's own limit, 400 KiB, would add up to as many
+/// megabytes for peers that write one request after the other without reading an answer.
+const BUFFER_MAX_BYTES: usize = 32 * 1024;
 
 /// The most bytes of a plain error's text that are carried over into its problem document.
 const PLAIN_TEXT_MAX_BYTES: usize = 4096;
@@ -49,7 +58,8 @@ const PLAIN_TEXT_MAX_BYTES: usize = 4096;
 /// What peers may hold on to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most connections at a time; one more is answered 503 and closed.
+    /// The most connections at a time. One more takes the place of the one that has waited longest for a request;
+    /// where all have one under way, it is answered 503 and closed. Peers on this machine have a few places more.
     pub connections_max: usize,
     /// From the opening of a connection, or the end of an answer, to the whole head of the next request: bounds both
     /// a peer that dribbles its head and a connection that idles.
@@ -100,29 +110,39 @@ pub async fn serve(
     limits: Limits,
 ) -> io::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "listening");
+    // Half of the descriptors are for peers, those on this machine included.
+    let connections_max =
+        connections_that_fit(limits.connections_max + LOCAL_PLACES).saturating_sub(LOCAL_PLACES).max(1);
+    let limits = Limits { connections_max, ..limits };
     let app = app(router, limits);
+    let mut acceptor = Acceptor::new(listener);
     let mut connections = JoinSet::new();
+    let waiting = Waiting::default();
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::select! { () = shutdown.cancelled() => break, () = sleep(ACCEPT_PAUSE) => continue }
-                }
-            },
+            accepted = acceptor.accept() => accepted,
         };
-        if connections.len() >= limits.connections_max {
+        let local_places = if peer.ip().to_canonical().is_loopback() { LOCAL_PLACES } else { 0 };
+        // The one that is ended for it has its place for a moment longer.
+        if connections.len() >= limits.connections_max
+            && !waiting.end_longest()
+            && connections.len() >= limits.connections_max + local_places
+        {
             metrics::counter!("http_connections_refused_total").increment(1);
             refuse(&stream);
             continue;
         }
-        connections.spawn(connection(stream, app.clone(), shutdown.clone(), limits));
+        let given_up = CancellationToken::new();
+        let place = waiting.place(given_up.clone());
+        let connection = connection(stream, app.clone(), place, shutdown.clone(), limits);
+        connections.spawn(async move {
+            tokio::select! { () = connection => {}, () = given_up.cancelled() => {} }
+        });
     }
-    drop(listener);
+    drop(acceptor);
     let drained =
         timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -132,18 +152,31 @@ pub async fn serve(
     Ok(())
 }
 
-async fn connection(stream: TcpStream, app: Router, shutdown: CancellationToken, limits: Limits) {
+async fn connection(
+    stream: TcpStream,
+    app: Router,
+    place: Arc<Place>,
+    shutdown: CancellationToken,
+    limits: Limits,
+) {
     // Answers are small and waited for.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
     let io = TokioIo::new(WriteBound { stream, limit: limits.write_timeout, stalled: None });
+    let app = TowerToHyperService::new(app);
+    let working = service_fn(move |request| {
+        let work = place.works();
+        let answer = app.call(request);
+        async move { answer.await.map(|answer| answer.map(|body| work.until_taken(body))) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_header_size(limits.head_max_bytes)
         .max_headers(limits.headers_max)
-        .serve_connection(io, TowerToHyperService::new(app));
+        .max_buf_size(BUFFER_MAX_BYTES.max(limits.head_max_bytes))
+        .serve_connection(io, working);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -321,11 +354,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteBound<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::net::SocketAddr;
 
     use axum::body::to_bytes;
     use axum::http::header::{ALLOW, CONTENT_LENGTH};
     use axum::routing::{get, put};
+    use futures_util::{StreamExt as _, stream};
     use serde_json::{Value, json};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::task::JoinHandle;
@@ -345,6 +380,12 @@ mod tests {
         Router::new()
             .route("/quick", get(async || "quick"))
             .route("/slow", get(async || sleep(Duration::from_hours(1)).await))
+            .route(
+                "/endless",
+                get(async || {
+                    Body::from_stream(stream::iter([Ok::<_, Infallible>("begun")]).chain(stream::pending()))
+                }),
+            )
             .route("/panic", get(async || -> () { panic!("secret cause") }))
             .route("/count", put(async |Json(body): Json<Count>| body.count.to_string()))
             .route("/query", get(async |Query(query): Query<Count>| query.count.to_string()))
@@ -607,23 +648,24 @@ mod tests {
         server.stop().await;
     }
 
-    #[tokio::test]
-    async fn one_connection_too_many_is_told_so() {
-        let server = Server::start(Limits { connections_max: 2, ..Limits::default() }).await;
-        let mut held = Vec::new();
-        for _ in 0..2 {
+    /// Connections whose answer has begun, and does not end.
+    async fn busy(server: &Server, connections: usize) -> Vec<TcpStream> {
+        let mut busy = Vec::new();
+        for _ in 0..connections {
             let mut stream = server.connect().await;
-            stream.write_all(QUICK).await.unwrap();
-            stream.read_exact(&mut [0; 15]).await.unwrap();
-            held.push(stream);
+            stream.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let mut status = [0; 15];
+            stream.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200 OK");
+            busy.push(stream);
         }
-        let answer = server.say(b"").await;
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too many connections"), "{answer}");
-        drop(held);
-        // Their places become free as soon as the server has noticed.
-        let answered = timeout(Duration::from_secs(10), async {
+        busy
+    }
+
+    /// Asks until it is answered 200: a refused connection may be reset before its answer is read.
+    async fn answered(server: &Server) {
+        let asking = async {
             loop {
-                // A refused connection may be reset before its answer is read.
                 let mut stream = server.connect().await;
                 if stream.write_all(QUICK_LAST).await.is_ok()
                     && read_all(&mut stream).await.contains("200 OK")
@@ -631,9 +673,159 @@ mod tests {
                     break;
                 }
             }
-        });
-        answered.await.expect("the places never become free");
+        };
+        timeout(Duration::from_secs(10), asking).await.expect("nobody is answered any more");
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_told_so() {
+        let server = Server::start(Limits { connections_max: 2, ..Limits::default() }).await;
+        let busy = busy(&server, 2 + LOCAL_PLACES).await;
+        let answer = server.say(b"").await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too many connections"), "{answer}");
+        assert!(answer.contains("retry-after: 1\r\n") && answer.contains(PROBLEM_JSON), "{answer}");
+        drop(busy);
+        // Their places become free as soon as the server has noticed.
+        answered(&server).await;
         server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_heard_where_all_places_are_taken() {
+        let server = Server::start(Limits { connections_max: 2, ..brief() }).await;
+        let _busy = busy(&server, 2).await;
+        assert!(server.say(QUICK_LAST).await.contains("200 OK"));
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_only_waits_gives_its_place_up() {
+        let server =
+            Server::start(Limits { connections_max: 4, head_timeout: Duration::from_hours(1), ..brief() })
+                .await;
+        let mut busy = busy(&server, 1).await;
+        // Far more than there are places: silent ones, heads that never end, and some that were answered once.
+        let mut waiting = Vec::new();
+        for said in [&b""[..], b"GET /quick HTTP/1.1\r\nhost: a\r\nx-a: ", QUICK] {
+            for _ in 0..50 {
+                let mut stream = server.connect().await;
+                stream.write_all(said).await.unwrap();
+                waiting.push(stream);
+            }
+        }
+        for _ in 0..10 {
+            assert!(server.say(QUICK_LAST).await.contains("200 OK"), "shut out by those who only wait");
+        }
+        assert_eq!(read_all(&mut waiting[0]).await, "", "the first has been let go long since");
+        // What is under way goes on: it has not ended, and is closed only with the server.
+        let mut rest = [0; 4096];
+        let more = timeout(Duration::from_millis(100), async {
+            while busy[0].read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        assert!(more.await.is_err(), "a request under way was given up");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_refused_and_hurts_nobody() {
+        let server = Server::start(brief()).await;
+        for (said, wanted) in [
+            (&b"\r\n\r\nGET /quick HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"[..], &["200"][..]),
+            (b"GET /quick HTTP/1.0\r\n\r\n", &["200"]),
+            (b"GET http://elsewhere/quick HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", &["200"]),
+            (b"GET /quick\r\n\r\n", &["400"]),
+            (b"GET  /quick  HTTP/1.1\r\n\r\n", &["400"]),
+            (b"GET /qu ick HTTP/1.1\r\n\r\n", &["400"]),
+            (b"GET /quick HTTP/9.9\r\n\r\n", &["400"]),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["400", ""]),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &["400"]),
+            (b"\0\0\0\0\r\n\r\n", &["400"]),
+            (b"GET /quick HTTP/1.1\r\nno colon\r\n\r\n", &["400"]),
+            (b"GET /quick HTTP/1.1\r\nhost: a\r\n folded\r\n\r\n", &["400"]),
+            (b"PUT /count HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}", &["400"]),
+            (b"PUT /count HTTP/1.1\r\ncontent-length: -1\r\n\r\n", &["400"]),
+            (b"PUT /count HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n", &["400"]),
+            (b"PUT /count HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n", &["400"]),
+            (
+                b"PUT /count HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\nzz\r\n",
+                &["400"],
+            ),
+        ] {
+            let answer = server.say(said).await;
+            let status = answer.split(' ').nth(1).unwrap_or_default();
+            let said = String::from_utf8_lossy(said);
+            assert!(wanted.contains(&status), "{said:?} was answered {answer:?}");
+        }
+        answered(&server).await;
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn requests_written_ahead_are_answered_in_turn_and_not_hoarded() {
+        // More than all buffers on the way can hold, so that the server has to read as it answers.
+        const REQUESTS: usize = 20_000;
+        let server = Server::start(brief()).await;
+        let (mut reading, mut writing) = server.connect().await.into_split();
+        let write = async {
+            writing.write_all(&QUICK.repeat(REQUESTS - 1)).await.unwrap();
+            writing.write_all(QUICK_LAST).await.unwrap();
+        };
+        let mut answers = String::new();
+        let read = timeout(Duration::from_secs(60), reading.read_to_string(&mut answers));
+        let ((), read) = tokio::join!(write, read);
+        read.expect("it goes on answering").unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), REQUESTS);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_without_an_end_is_read_up_to_its_bound() {
+        let server = Server::start(Limits::default()).await;
+        let (mut reading, mut writing) = server.connect().await.into_split();
+        let head = b"PUT /count HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        writing.write_all(head).await.unwrap();
+        let chunk = format!("1000\r\n{}\r\n", " ".repeat(4096));
+        let write = async { while writing.write_all(chunk.as_bytes()).await.is_ok() {} };
+        let mut answer = Vec::new();
+        // Its end may come as a reset, since the server does not read what it has refused.
+        let ended = timeout(Duration::from_secs(10), async {
+            let _ = tokio::join!(write, reading.read_to_end(&mut answer));
+        });
+        ended.await.expect("the server never closes");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        answered(&server).await;
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn one_who_has_gone_silent_halfway_costs_its_time_and_no_more() {
+        let limits = Limits { connections_max: 8, request_timeout: Duration::from_millis(200), ..brief() };
+        let server = Server::start(limits).await;
+        // Closed for writing after half a head, after half a body, after a whole request.
+        for said in [
+            &b"GET /quick HTTP/1.1\r\nho"[..],
+            b"PUT /count HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+            QUICK,
+        ] {
+            for _ in 0..20 {
+                let mut stream = server.connect().await;
+                stream.write_all(said).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let answer = read_all(&mut stream).await;
+                assert!(!answer.contains("HTTP/1.1 5"), "{answer}");
+            }
+        }
+        answered(&server).await;
+        server.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn json_without_a_bottom_is_refused() {
+        for body in ["[".repeat(60_000), "{\"count\":".repeat(6_000)] {
+            let (status, _, document) = ask(request("PUT", "/count", JSON, body)).await;
+            assert_eq!(status, 400, "{document}");
+        }
     }
 
     #[tokio::test]

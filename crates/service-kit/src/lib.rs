@@ -7,6 +7,7 @@
 //! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
 //! - [`problem`]: every error is an RFC 9457 document.
 //! - [`auth`]: who may change something.
+//! - [`openapi`]: what the services' OpenAPI documents share.
 //! - [`health`], [`healthcheck`]: the endpoints that every service has, and the client for one of them.
 //! - [`sse`]: one stream of documents to many readers.
 //! - [`generated`]: keeps generated files in the repository true.
@@ -19,8 +20,10 @@ pub mod health;
 pub mod healthcheck;
 pub mod http;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 pub mod shutdown;
 pub mod sse;
 mod suggest;
 pub mod telemetry;
+mod waiting;

@@ -7,8 +7,8 @@ use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
 use api_types::demand::{DemandDocument, HoldDemand};
 use api_types::generator::{Generator, GeneratorChange};
 use api_types::history::History;
-use api_types::problem::ProblemDocument;
-use api_types::snapshot::Snapshot;
+use api_types::problem::{PROBLEM_JSON, ProblemDocument};
+use api_types::snapshot::{InstanceSnapshot, ServiceSnapshot, Snapshot};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use service_kit::auth::Operator;
 use service_kit::health::Readiness;
 use service_kit::metrics::MetricsHandle;
+use service_kit::openapi::{BodyRefused, ChangeRefused, Common};
 use service_kit::problem::{Json, Problem, Query};
 use service_kit::sse::Streams;
 use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
+use utoipa::{IntoParams, IntoResponses, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -64,25 +64,9 @@ pub struct App {
         description = "What people and browsers use of Force12: snapshots, history, decisions, and controls that are passed on.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    modifiers(&Token)
+    modifiers(&Common)
 )]
 struct Document;
-
-/// Describes the operator's token.
-struct Token;
-
-impl Modify for Token {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("the operator's token; not needed where none is configured and the service listens on loopback"))
-            .build();
-        openapi
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("operator", SecurityScheme::Http(bearer));
-    }
-}
 
 /// All endpoints.
 pub fn router(app: App, operator: &Operator, readiness: Readiness, metrics: MetricsHandle) -> Router {
@@ -99,7 +83,9 @@ pub fn router(app: App, operator: &Operator, readiness: Readiness, metrics: Metr
 /// The OpenAPI document, as it is served and kept in the repository.
 pub fn openapi() -> String {
     let router = OpenApiRouter::with_openapi(Document::openapi());
-    service_kit::generated::pretty(&router.merge(reads()).merge(streams()).merge(changes()).into_openapi())
+    let mut document = router.merge(reads()).merge(streams()).merge(changes()).into_openapi();
+    document.merge(service_kit::health::openapi());
+    service_kit::generated::pretty(&document)
 }
 
 fn reads() -> OpenApiRouter<App> {
@@ -133,7 +119,7 @@ fn changes() -> OpenApiRouter<App> {
 /// `/v1/snapshot` for those.
 #[utoipa::path(get, path = "/v1/snapshot", responses(
     (status = 200, description = "the newest snapshot", body = Snapshot),
-    (status = 503, description = "none was heard yet", body = ProblemDocument),
+    (status = 503, description = "none was heard yet", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn snapshot(State(app): State<App>) -> Result<Response, Problem> {
     let newest = app.hub.newest().borrow().clone();
@@ -152,7 +138,7 @@ async fn snapshot(State(app): State<App>) -> Result<Response, Problem> {
 /// Resumed with `Last-Event-ID`, nothing is sent until there is something newer than that.
 #[utoipa::path(get, path = "/v1/stream", responses(
     (status = 200, description = "events, each with a snapshot as its data", body = Snapshot, content_type = "text/event-stream"),
-    (status = 503, description = "too many streams are open", body = ProblemDocument),
+    (status = 503, description = "too many streams are open", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn stream(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
     app.streams.open(&headers)
@@ -169,8 +155,8 @@ struct Window {
 /// The counts of the last minutes, with gaps where the scheduler was not heard.
 #[utoipa::path(get, path = "/v1/history", params(Window), responses(
     (status = 200, description = "samples, oldest first", body = History),
-    (status = 400, description = "the query is not understood", body = ProblemDocument),
-    (status = 503, description = "too many are being answered", body = ProblemDocument),
+    (status = 400, description = "the query is not understood", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 503, description = "too many are being answered", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn history(State(app): State<App>, Query(window): Query<Window>) -> Result<Response, Problem> {
     let place = app.histories.try_acquire_owned().map_err(|_| {
@@ -194,6 +180,7 @@ struct Page {
     /// Only those that are about this service.
     service: Option<String>,
     /// How many at most; 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// Only older ones than this sequence: `next_before` of the answer before.
     before: Option<u64>,
@@ -202,9 +189,10 @@ struct Page {
 /// The latest decisions, newest first, passed on from the scheduler.
 #[utoipa::path(get, path = "/v1/decisions", params(Page), responses(
     (status = 200, description = "decisions, newest first", body = Decisions),
-    (status = 400, description = "the query is not understood", body = ProblemDocument),
-    (status = 502, description = "the scheduler's answer cannot be passed on", body = ProblemDocument),
-    (status = 503, description = "the scheduler does not answer", body = ProblemDocument),
+    (status = 400, description = "the query is not understood", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 404, description = "no such service", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 502, description = "the scheduler's answer cannot be passed on", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 503, description = "the scheduler does not answer", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Result<Response, Problem> {
     if page.limit.is_some_and(|limit| !(1..=DECISIONS_LIMIT_MAX).contains(&limit)) {
@@ -224,9 +212,9 @@ async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Result<R
 /// The demand now, passed on from the demand source that can be played with.
 #[utoipa::path(get, path = "/v1/demand", responses(
     (status = 200, description = "the demand document", body = DemandDocument),
-    (status = 404, description = "there is no demand source to play with", body = ProblemDocument),
-    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument),
-    (status = 503, description = "it does not answer", body = ProblemDocument),
+    (status = 404, description = "there is no demand source to play with", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 503, description = "it does not answer", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn demand(State(app): State<App>) -> Result<Response, Problem> {
     app.demand_source()?.pass(Method::GET, &["v1", "demand"], &[], None, None).await
@@ -251,17 +239,20 @@ impl WhichKey {
 /// when there is one.
 #[utoipa::path(get, path = "/v1/generator", params(WhichKey), responses(
     (status = 200, description = "the settings", body = Generator),
-    (status = 400, description = "a key that is not there, or none of several", body = ProblemDocument),
-    (status = 404, description = "there is no demand source to play with", body = ProblemDocument),
-    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument),
-    (status = 503, description = "it does not answer", body = ProblemDocument),
+    (status = 400, description = "a key that is not there, or none of several", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 404, description = "there is no demand source to play with", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 502, description = "its answer cannot be passed on", body = ProblemDocument, content_type = PROBLEM_JSON),
+    (status = 503, description = "it does not answer", body = ProblemDocument, content_type = PROBLEM_JSON),
 ))]
 async fn generator(State(app): State<App>, Query(which): Query<WhichKey>) -> Result<Response, Problem> {
     app.demand_source()?.pass(Method::GET, &["v1", "generator"], &which.pairs(), None, None).await
 }
 
 /// Starts nothing new on an instance.
-#[utoipa::path(post, path = "/v1/instances/{name}/cordon", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(post, path = "/v1/instances/{name}/cordon", security(("operator" = [])),
+    params(("name" = String, Path, description = "the instance")),
+    responses((status = 200, description = "the instance as it is now", body = InstanceSnapshot), ChangeRefused, NotPassedOn)
+)]
 async fn cordon(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -271,7 +262,10 @@ async fn cordon(
 }
 
 /// Makes an instance ready again.
-#[utoipa::path(post, path = "/v1/instances/{name}/uncordon", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(post, path = "/v1/instances/{name}/uncordon", security(("operator" = [])),
+    params(("name" = String, Path, description = "the instance")),
+    responses((status = 200, description = "the instance as it is now", body = InstanceSnapshot), ChangeRefused, NotPassedOn)
+)]
 async fn uncordon(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -281,7 +275,10 @@ async fn uncordon(
 }
 
 /// Starts nothing new on an instance, and moves what runs there.
-#[utoipa::path(post, path = "/v1/instances/{name}/drain", params(("name" = String, Path, description = "the instance")), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(post, path = "/v1/instances/{name}/drain", security(("operator" = [])),
+    params(("name" = String, Path, description = "the instance")),
+    responses((status = 200, description = "the instance as it is now", body = InstanceSnapshot), ChangeRefused, NotPassedOn)
+)]
 async fn drain(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -291,7 +288,10 @@ async fn drain(
 }
 
 /// Starts nothing new of a service.
-#[utoipa::path(post, path = "/v1/services/{name}/pause", params(("name" = String, Path, description = "the service")), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(post, path = "/v1/services/{name}/pause", security(("operator" = [])),
+    params(("name" = String, Path, description = "the service")),
+    responses((status = 200, description = "the service as it is now", body = ServiceSnapshot), ChangeRefused, NotPassedOn)
+)]
 async fn pause(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -301,7 +301,10 @@ async fn pause(
 }
 
 /// Undoes a pause.
-#[utoipa::path(post, path = "/v1/services/{name}/resume", params(("name" = String, Path, description = "the service")), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(post, path = "/v1/services/{name}/resume", security(("operator" = [])),
+    params(("name" = String, Path, description = "the service")),
+    responses((status = 200, description = "the service as it is now", body = ServiceSnapshot), ChangeRefused, NotPassedOn)
+)]
 async fn resume(
     State(app): State<App>,
     Path(name): Path<String>,
@@ -311,7 +314,10 @@ async fn resume(
 }
 
 /// Holds demands at values.
-#[utoipa::path(put, path = "/v1/demand", request_body = HoldDemand, responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(put, path = "/v1/demand", security(("operator" = [])),
+    request_body = HoldDemand,
+    responses((status = 200, description = "the demand document as it is now", body = DemandDocument), ChangeRefused, BodyRefused, NotPassedOn)
+)]
 async fn hold_demand(
     State(app): State<App>,
     headers: HeaderMap,
@@ -321,7 +327,10 @@ async fn hold_demand(
 }
 
 /// Lets demands follow the generator again: the named key's, or all.
-#[utoipa::path(delete, path = "/v1/demand", params(WhichKey), responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(delete, path = "/v1/demand", security(("operator" = [])),
+    params(WhichKey),
+    responses((status = 200, description = "the demand document as it is now", body = DemandDocument), ChangeRefused, NotPassedOn)
+)]
 async fn release_demand(
     State(app): State<App>,
     Query(which): Query<WhichKey>,
@@ -331,7 +340,10 @@ async fn release_demand(
 }
 
 /// Changes how a key's demand is generated. The key may be left out when there is one.
-#[utoipa::path(put, path = "/v1/generator", params(WhichKey), request_body = GeneratorChange, responses(ChangeResponses), security(("operator" = [])))]
+#[utoipa::path(put, path = "/v1/generator", security(("operator" = [])),
+    params(WhichKey), request_body = GeneratorChange,
+    responses((status = 200, description = "all settings as they are now", body = Generator), ChangeRefused, BodyRefused, NotPassedOn)
+)]
 async fn change_generator(
     State(app): State<App>,
     Query(which): Query<WhichKey>,
@@ -341,30 +353,18 @@ async fn change_generator(
     app.change(Method::PUT, "generator", &which.pairs(), &headers, Some(&change)).await
 }
 
-/// What every change may be answered with.
+/// What every change may be answered with by the service behind, beside what it does.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it only describes: the answers themselves are passed on as they are")]
-enum ChangeResponses {
-    /// Done; the body is that of the service behind.
-    #[response(status = 200)]
-    Done,
-    /// The body is not understood.
-    #[response(status = 400)]
-    BadRequest(ProblemDocument),
-    /// The operator's token is missing or wrong.
-    #[response(status = 401)]
-    Unauthorized(ProblemDocument),
-    /// Asked by a foreign page or name, or no token is configured.
-    #[response(status = 403)]
-    Forbidden(ProblemDocument),
+enum NotPassedOn {
     /// There is no such thing.
-    #[response(status = 404)]
+    #[response(status = 404, content_type = PROBLEM_JSON)]
     NotFound(ProblemDocument),
     /// The answer of the service behind cannot be passed on.
-    #[response(status = 502)]
+    #[response(status = 502, content_type = PROBLEM_JSON)]
     BadGateway(ProblemDocument),
-    /// The service behind does not answer.
-    #[response(status = 503)]
+    /// The service behind does not answer, or is asked too much already.
+    #[response(status = 503, content_type = PROBLEM_JSON)]
     Unavailable(ProblemDocument),
 }
 
