@@ -22,6 +22,10 @@ const SPACING: Duration = Duration::from_millis(4);
 /// An engine is observed at least this often, whatever its events say: an event may be lost without a gap.
 const PERIOD_MOST: Duration = Duration::from_secs(10);
 
+/// An engine is observed this often within `lost_after_ms`, so that one that hangs without a word is lost at most a sixth
+/// of that later, and still has all of `lost_after_ms` to answer.
+const OBSERVATIONS_IN_LOST_AFTER: u32 = 6;
+
 /// One observation may take this many times `lost_after_ms`: an engine that answers late is found again by the late
 /// answer, and one that hung, not long after it is back.
 const OBSERVE_LIMIT_IN_LOST_AFTER: u32 = 2;
@@ -115,9 +119,8 @@ async fn look(
     unanswered_since: &mut Option<Instant>,
     random: &mut ChaCha8Rng,
 ) -> Infallible {
-    // Half of `lost_after`, so that a hung engine without events is lost within one and a half times of it.
     let limit = lost_after * OBSERVE_LIMIT_IN_LOST_AFTER;
-    let period = PERIOD_MOST.min(lost_after / 2).max(SPACING);
+    let period = PERIOD_MOST.min(lost_after / OBSERVATIONS_IN_LOST_AFTER).max(SPACING);
     let mut failures = 0;
     loop {
         let began_at = Instant::now();

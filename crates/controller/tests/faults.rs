@@ -161,7 +161,8 @@ async fn a_lost_engine_is_planned_around_and_taken_back() {
 
     scene.engines[1].set_outage(Some(Outage::Silent));
     let lost = |view: &controller::View| view.instances[1].state == InstanceState::Lost;
-    let view = running.until(6_000, "the instance is lost", lost).await;
+    // It is asked six times in `lost_after_ms`, and lost when one question has not been answered for all of that.
+    let view = running.until(3_600, "the instance is lost", lost).await;
     assert!(
         view.instances[1].reason.as_deref().is_some_and(|reason| reason.contains("engine-2")),
         "{view:#?}"
