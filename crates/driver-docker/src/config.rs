@@ -7,11 +7,15 @@ use std::str::FromStr;
 
 use planner::Resources;
 
+use crate::tls::TlsFiles;
+
 /// What a [`crate::DockerDriver`] is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerConfig {
     /// Where the engine answers.
     pub engine: EngineAddress,
+    /// TLS to it, over TCP.
+    pub tls: Option<TlsFiles>,
     /// The cluster whose containers these are; part of their names and labels.
     pub cluster: String,
     /// The instances on this engine.
@@ -73,7 +77,9 @@ impl Default for Limits {
     }
 }
 
-/// Where an engine answers: `unix:///path/to/docker.sock`, or `tcp://host:port` without encryption.
+/// Where an engine answers: `unix:///path/to/docker.sock`, or `tcp://host:port`, with or without TLS.
+///
+/// `http://` and `https://` are read as `tcp://`; whether there is TLS is said by [`DockerConfig::tls`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EngineAddress {
     /// A socket in the file system.
@@ -91,8 +97,8 @@ pub struct EngineAddressError {
 }
 
 impl EngineAddress {
-    /// What whoever configured this should know, if anything: over TCP the engine's API goes unencrypted, and whoever
-    /// reaches it is root on its host.
+    /// What whoever configured this without TLS should know, if anything: over TCP the engine's API goes unencrypted, and
+    /// whoever reaches it is root on its host.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let Self::Tcp(authority) = self else { return None };
@@ -102,7 +108,7 @@ impl EngineAddress {
         (!is_loopback).then(|| {
             format!(
                 "engine {self} is spoken to without encryption, and whoever can connect to it is root on its host: \
-                 keep it on a network that nobody else reaches, or tunnel to it and give the tunnel's local end"
+                 set up TLS (tls = {{ … }}), or keep it on a network that nobody else reaches"
             )
         })
     }
@@ -118,7 +124,7 @@ impl FromStr for EngineAddress {
             Some(("unix", _)) => {
                 Err(refused("the path has to be absolute, as in unix:///var/run/docker.sock"))
             }
-            Some(("tcp" | "http", authority)) => {
+            Some(("tcp" | "http" | "https", authority)) => {
                 let authority = authority.strip_suffix('/').unwrap_or(authority);
                 let port =
                     authority.rsplit_once(':').map(|(host, port)| (!host.is_empty(), port.parse::<u16>()));
@@ -129,10 +135,6 @@ impl FromStr for EngineAddress {
                     _ => Err(refused("write host and port and nothing else, as in tcp://10.0.0.7:2375")),
                 }
             }
-            Some(("https", _)) => Err(refused(
-                "TLS to an engine is not supported yet: tunnel to it and give the tunnel's local end, as in \
-                 unix:///run/engine-1.sock or tcp://127.0.0.1:2375",
-            )),
             _ => Err(refused("write unix:///path/to/docker.sock or tcp://host:port")),
         }
     }
@@ -157,6 +159,7 @@ mod tests {
             ("unix:///var/run/docker.sock", "unix:///var/run/docker.sock"),
             ("tcp://10.0.0.7:2375", "tcp://10.0.0.7:2375"),
             ("http://engine-1:2375/", "tcp://engine-1:2375"),
+            ("https://engine-1:2376", "tcp://engine-1:2376"),
             ("tcp://[::1]:2375", "tcp://[::1]:2375"),
         ] {
             let address: EngineAddress = given.parse().expect(given);
@@ -186,12 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_said_not_to_be_there() {
-        let error = "https://engine:2376".parse::<EngineAddress>().expect_err("it is refused").to_string();
-        assert!(error.contains("TLS to an engine is not supported yet: tunnel to it"), "{error}");
-    }
-
-    #[test]
     fn addresses_that_cannot_be_used_say_what_to_write() {
         for given in [
             "",
@@ -203,7 +200,6 @@ mod tests {
             "tcp://engine:99999",
             "tcp://user:secret@engine:2375",
             "tcp://engine:2375/path:1",
-            "https://engine:2376",
             "ssh://engine:22",
         ] {
             let error = given.parse::<EngineAddress>().expect_err(given).to_string();

@@ -1,5 +1,6 @@
 //! The connections to one engine.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +12,15 @@ use futures_util::{FutureExt, TryFutureExt};
 use hyper::body::Incoming;
 use hyper::header::DATE;
 use hyper::{Request, Response, StatusCode};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::UnixConnector;
 use tokio::sync::oneshot;
 
-use crate::config::{EngineAddress, Limits};
+use crate::config::{DockerConfig, EngineAddress};
+use crate::tls::Tls;
 
 /// bollard's own limit per call, in seconds. Every call here is bounded more tightly by its caller.
 const BACKSTOP_S: u64 = 86_400;
@@ -43,9 +46,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to nothing yet.
-    pub(crate) fn new(address: &EngineAddress, limits: &Limits) -> Self {
-        let (base, send) = match address {
+    /// Connects to nothing yet. `engine` is the driver's name, for logs.
+    pub(crate) fn new(engine: &str, config: &DockerConfig) -> Self {
+        let (base, send) = match &config.engine {
             EngineAddress::Unix(path) => {
                 let root = hyper::Uri::from(hyperlocal::Uri::new(path, "/")).to_string();
                 (root.trim_end_matches('/').to_owned(), sender(UnixConnector))
@@ -53,11 +56,17 @@ impl Connection {
             EngineAddress::Tcp(authority) => {
                 let mut connector = HttpConnector::new();
                 connector.set_nodelay(true);
-                connector.set_connect_timeout(Some(Duration::from_millis(limits.connect_ms)));
+                connector.set_connect_timeout(Some(Duration::from_millis(config.limits.connect_ms)));
                 connector.set_keepalive(Some(KEEPALIVE));
                 connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
                 connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-                (format!("http://{authority}"), sender(connector))
+                match &config.tls {
+                    Some(files) => {
+                        let tls = Arc::new(Tls::new(engine, files.clone()));
+                        (format!("https://{authority}"), tls_sender(connector, tls))
+                    }
+                    None => (format!("http://{authority}"), sender(connector)),
+                }
             }
         };
         let docker = client(&base, {
@@ -107,11 +116,24 @@ impl Connection {
 }
 
 fn sender<C: Connect + Clone + Send + Sync + 'static>(connector: C) -> Sender {
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    Arc::new(move |request| send(connector.clone(), request).boxed())
+}
+
+fn tls_sender(mut connector: HttpConnector, tls: Arc<Tls>) -> Sender {
+    connector.enforce_http(false);
     Arc::new(move |request| {
-        let answer = client.request(request).map_err(EngineError::from);
-        answer.and_then(|response| async { already_so(response) }).boxed()
+        let (connector, tls) = (connector.clone(), Arc::clone(&tls));
+        async move {
+            let config = tls.config().await.map_err(io::Error::other)?;
+            send(HttpsConnector::from((connector, config)), request).await
+        }
+        .boxed()
     })
+}
+
+async fn send<C: Connect + Clone + Send + Sync + 'static>(connector: C, request: BollardRequest) -> Answer {
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    already_so(client.request(request).await?)
 }
 
 /// bollard takes 304 for success, and with that the news that nothing had to be done would be lost.

@@ -19,7 +19,7 @@ use driver::{
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::warn;
+use tracing::{Instrument as _, Span, warn};
 
 use crate::config::DockerConfig;
 use crate::connection::Connection;
@@ -27,7 +27,7 @@ use crate::error::{Errors, Refusal};
 use crate::events::{Events, Listener};
 use crate::labels::{self, Identity};
 use crate::lagging::Lagging;
-use crate::spec;
+use crate::{spec, trace};
 
 /// A name that is taken by nothing that can be seen is that of a container in the making: a create takes a few
 /// milliseconds on a quiet machine, and this many on a very busy one.
@@ -95,10 +95,10 @@ impl DockerDriver {
     /// A driver for the engine that `config` names.
     pub fn new(config: DockerConfig) -> Self {
         let errors = Errors::new(&config.engine);
-        if let Some(warning) = config.engine.warning() {
+        if let Some(warning) = config.engine.warning().filter(|_| config.tls.is_none()) {
             warn!("{warning}");
         }
-        let connection = Connection::new(&config.engine, &config.limits);
+        let connection = Connection::new(&errors.engine, &config);
         let lagging = Lagging::default();
         let events = Events::new(connection.clone(), errors.clone(), lagging.clone(), &config.cluster);
         let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
@@ -213,7 +213,13 @@ impl DockerDriver {
         while Instant::now() < given_up {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             let body = spec::create_body(&start.spec, identity);
-            match self.change(CALL, docker.create_container(Some(options), body)).await? {
+            match self
+                .change(
+                    CALL,
+                    docker.create_container(Some(options), body).instrument(self.request("create container")),
+                )
+                .await?
+            {
                 Ok(created) => return Ok(Created::Ready(ContainerId::new(created.id))),
                 Err(Refusal { status: 409, .. }) => {}
                 Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
@@ -279,11 +285,16 @@ impl DockerDriver {
         })
     }
 
+    fn request(&self, name: &'static str) -> Span {
+        trace::request(name, &self.errors.engine)
+    }
+
     /// Ends when the container has left its room: it has ended, is suspended, or is gone.
     async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
         let mut listener = self.events.listen(id);
         let takes_room = |status| matches!(status, Status::RUNNING | Status::RESTARTING);
         let left = self.no_longer("start", id, &mut listener, takes_room);
+        let left = left.instrument(trace::wait_for_room(id.as_str()));
         let waited_ms = self.config.limits.after_ms;
         timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
             Err(DriverError::Timeout {
@@ -340,7 +351,8 @@ impl DockerDriver {
         // Should we be gone by then, the engine itself ends it soon after its grace.
         let engine_grace_s = i32::try_from(grace_ms.div_ceil(1_000).saturating_add(1)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(engine_grace_s).build();
-        let mut asked = pin!(self.connection.docker().stop_container(id.as_str(), Some(options)));
+        let asked = self.connection.docker().stop_container(id.as_str(), Some(options));
+        let mut asked = pin!(asked.instrument(self.request("stop container")));
         // The engine tells of the end before it has cleaned up; the answer comes after that.
         let listener = self.events.listen(id);
         let mut ended = pin!(listener.ended());
@@ -367,6 +379,7 @@ impl DockerDriver {
         const CALL: &str = "stop";
         let mut listener = self.events.listen(id);
         let kill = self.connection.docker().kill_container(id.as_str(), None::<KillContainerOptions>);
+        let kill = kill.instrument(self.request("kill container"));
         let killed = tokio::select! {
             () = listener.ended() => return Ok(Outcome::Done),
             killed = self.change(CALL, kill) => killed?,
@@ -457,6 +470,7 @@ impl Driver for DockerDriver {
             left.await?;
         }
         let starting = self.connection.docker().start_container(id.as_str(), None::<StartContainerOptions>);
+        let starting = starting.instrument(self.request("start container"));
         match self.change(CALL, starting).await? {
             Ok(()) => Ok(Started { id, already: false }),
             Err(Refusal { status: 304, .. }) => Ok(Started { id, already: true }),
@@ -484,7 +498,8 @@ impl Driver for DockerDriver {
 
     async fn freeze(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
         const CALL: &str = "freeze";
-        match self.change(CALL, self.connection.docker().pause_container(id.as_str())).await? {
+        let freezing = self.connection.docker().pause_container(id.as_str());
+        match self.change(CALL, freezing.instrument(self.request("pause container"))).await? {
             Ok(()) => Ok(Outcome::Done),
             Err(refusal) => match self.status(CALL, id).await? {
                 None | Some(Status::PAUSED | Status::EXITED | Status::DEAD | Status::REMOVING) => {
@@ -500,7 +515,8 @@ impl Driver for DockerDriver {
         if let Some(after) = after {
             self.left(after).await?;
         }
-        match self.change(CALL, self.connection.docker().unpause_container(id.as_str())).await? {
+        let thawing = self.connection.docker().unpause_container(id.as_str());
+        match self.change(CALL, thawing.instrument(self.request("unpause container"))).await? {
             Ok(()) => Ok(Outcome::Done),
             Err(refusal) => match self.status(CALL, id).await? {
                 Some(Status::RUNNING) => Ok(Outcome::Already),
@@ -513,8 +529,8 @@ impl Driver for DockerDriver {
         const CALL: &str = "remove";
         // Its anonymous volumes go with it: nobody else knows of them.
         let options = RemoveContainerOptionsBuilder::new().v(true).force(false).build();
-        match self.change(CALL, self.connection.docker().remove_container(id.as_str(), Some(options))).await?
-        {
+        let removing = self.connection.docker().remove_container(id.as_str(), Some(options));
+        match self.change(CALL, removing.instrument(self.request("remove container"))).await? {
             Ok(()) => Ok(Outcome::Done),
             Err(Refusal { status: 404, .. }) => Ok(Outcome::Already),
             Err(refusal) => match self.status(CALL, id).await? {
@@ -538,6 +554,7 @@ mod tests {
         let limits = Limits { parallel_calls: 1, ..Limits::default() };
         let driver = DockerDriver::new(DockerConfig {
             engine: "unix:///nobody/listens".parse().expect("it is an address"),
+            tls: None,
             cluster: "demo".to_owned(),
             instances: Vec::new(),
             limits,

@@ -7,6 +7,7 @@ use bollard::errors::Error as EngineError;
 use driver::DriverError;
 
 use crate::config::EngineAddress;
+use crate::tls;
 
 /// An answer of the engine that says no.
 #[derive(Debug)]
@@ -36,6 +37,9 @@ impl Errors {
                 Ok(Refusal { status: status_code, message })
             }
             EngineError::HyperLegacyError { err } if err.is_connect() => Err(self.unreachable(err)),
+            // Its kind shows its cause only from within.
+            EngineError::IOError { err } if tls::refusal(&err).is_some() => Err(self.unreachable(err)),
+            other if tls::refusal(&other).is_some() => Err(self.unreachable(other)),
             other => Err(self.outcome_unknown(call, chain(&other))),
         }
     }
@@ -43,6 +47,7 @@ impl Errors {
     /// No connection was made, so nothing was asked.
     fn unreachable(&self, error: impl StdError + Send + Sync + 'static) -> DriverError {
         let message = match io_error_in(&error).map(io::Error::kind) {
+            _ if let Some(refusal) = tls::refusal(&error) => refusal,
             Some(io::ErrorKind::PermissionDenied) => {
                 "permission denied: run as root or as a member of the group that the socket belongs to, usually \
                  docker"

@@ -340,13 +340,20 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::config::{EngineAddress, Limits};
+    use crate::config::{DockerConfig, EngineAddress, Limits};
 
     /// Nobody follows the engine: what is heard comes from the test.
     fn events() -> Arc<Events> {
-        let address = EngineAddress::Unix("/nobody/listens".into());
-        let connection = Connection::new(&address, &Limits::default());
-        let events = Events::new(connection, Errors::new(&address), Lagging::default(), "demo");
+        let config = DockerConfig {
+            engine: EngineAddress::Unix("/nobody/listens".into()),
+            tls: None,
+            cluster: "demo".to_owned(),
+            instances: Vec::new(),
+            limits: Limits::default(),
+        };
+        let errors = Errors::new(&config.engine);
+        let connection = Connection::new(&errors.engine, &config);
+        let events = Events::new(connection, errors, Lagging::default(), &config.cluster);
         let silent = tokio::spawn(std::future::pending::<()>()).abort_handle();
         events.following.set(silent).expect("nobody has listened yet");
         Arc::new(events)

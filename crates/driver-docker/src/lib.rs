@@ -27,10 +27,15 @@ mod connection;
 mod docker;
 mod error;
 mod events;
+mod files;
 mod labels;
 mod lagging;
 mod observe;
 mod spec;
+mod tls;
+mod trace;
 
 pub use config::{DockerConfig, DockerInstance, EngineAddress, EngineAddressError, Limits};
 pub use docker::DockerDriver;
+pub use files::FileError;
+pub use tls::{TlsError, TlsFiles};

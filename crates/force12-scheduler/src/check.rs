@@ -20,8 +20,18 @@ pub fn in_words(settings: &Settings) -> String {
         resources_in_words(Resources::slots(slots)),
         settings.listen,
     );
+    if let Some(lock) = &settings.lock {
+        let _ = writeln!(
+            text,
+            "of several schedulers, the one that locks {} acts; it is killed if it stands still for {} ms",
+            lock.file.display(),
+            lock.stalled_after.as_millis()
+        );
+    }
     text.push_str("\ninstances\n");
-    for (engine, names) in &settings.engines {
+    for (address, engine) in &settings.engines {
+        let tls = if engine.tls.is_some() { ", with TLS" } else { "" };
+        let names = &engine.instances;
         for instance in controller.instances.iter().filter(|instance| names.contains(&instance.name)) {
             let state = match instance.state {
                 InstanceState::Ready | InstanceState::Lost => "",
@@ -30,7 +40,7 @@ pub fn in_words(settings: &Settings) -> String {
             };
             let _ = writeln!(
                 text,
-                "  {}: {} on {engine}{state}",
+                "  {}: {} on {address}{tls}{state}",
                 instance.name,
                 resources_in_words(instance.capacity)
             );

@@ -83,13 +83,14 @@ fn docker_configs(settings: &Settings) -> Vec<DockerConfig> {
     settings
         .engines
         .iter()
-        .map(|(engine, names)| DockerConfig {
-            engine: engine.clone(),
+        .map(|(address, engine)| DockerConfig {
+            engine: address.clone(),
+            tls: engine.tls.clone(),
             cluster: controller.cluster.clone(),
             instances: controller
                 .instances
                 .iter()
-                .filter(|instance| names.contains(&instance.name))
+                .filter(|instance| engine.instances.contains(&instance.name))
                 .map(|instance| DockerInstance { name: instance.name.clone(), capacity: instance.capacity })
                 .collect(),
             limits,

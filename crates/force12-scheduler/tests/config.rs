@@ -54,7 +54,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(settings.sources.len(), 1);
     assert_eq!(settings.sources[0].settings.poll_ms, 250);
     assert_eq!(settings.sources[0].settings.wait_ms, 5_000);
-    assert_eq!(settings.engines[&"unix:///var/run/docker.sock".parse().unwrap()], ["instance-1"]);
+    assert_eq!(settings.engines[&"unix:///var/run/docker.sock".parse().unwrap()].instances, ["instance-1"]);
     assert_eq!(cluster.instances[0].capacity, Resources::slots_only(3));
     assert_eq!(cluster.instances[0].state, InstanceState::Ready);
     let [one, two] = &cluster.services[..] else { panic!("two services") };

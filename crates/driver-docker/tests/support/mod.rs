@@ -2,8 +2,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part of this")]
 
+mod certificates;
+mod fixture;
 mod image;
 mod proxy;
+mod tls_engine;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,8 +23,11 @@ use driver::{ContainerId, ContainerSpec, Driver, Observation, Start};
 use driver_docker::{DockerConfig, DockerDriver, DockerInstance, EngineAddress, Limits};
 use planner::Resources;
 
+pub(crate) use certificates::{Authority, Pair, Validity};
+pub(crate) use fixture::DockerFixture;
 pub(crate) use image::{build_image, workload_image};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use tls_engine::TlsEngine;
 
 /// Where the engine of the tests answers.
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
@@ -32,10 +38,11 @@ const IMAGE_LABEL: &str = "force12-test.cluster";
 /// How long anything may take that is not waited for on purpose; the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The engine, without the driver.
+/// The engine, without the driver; in a test binary that has started an engine of its own, that one.
 pub(crate) fn engine() -> Docker {
-    Docker::connect_with_unix(SOCKET, PATIENCE.as_secs(), API_DEFAULT_VERSION).unwrap_or_else(|error| {
-        panic!("this test needs a Docker engine at unix://{SOCKET} (`scripts/test` starts one): {error}")
+    let socket = TlsEngine::started().map_or(SOCKET, |engine| engine.socket());
+    Docker::connect_with_unix(socket, PATIENCE.as_secs(), API_DEFAULT_VERSION).unwrap_or_else(|error| {
+        panic!("this test needs a Docker engine at unix://{socket} (`scripts/test` starts one): {error}")
     })
 }
 
@@ -53,8 +60,13 @@ impl Cluster {
     }
 
     pub(crate) fn config(&self) -> DockerConfig {
+        let (engine, tls) = match TlsEngine::started() {
+            Some(engine) => (engine.address(), Some(engine.client_files())),
+            None => (EngineAddress::Unix(SOCKET.into()), None),
+        };
         DockerConfig {
-            engine: EngineAddress::Unix(SOCKET.into()),
+            engine,
+            tls,
             cluster: self.name.clone(),
             instances: vec![DockerInstance { name: INSTANCE.to_owned(), capacity: Resources::slots_only(9) }],
             limits: Limits::default(),

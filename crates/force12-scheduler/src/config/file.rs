@@ -46,6 +46,14 @@ pub struct ConfigFile {
     /// Whether SIGTERM stops the workloads too. Default false: they run on, and the next start adopts them.
     #[serde(default)]
     pub drain_on_exit: bool,
+    /// Of several schedulers of the cluster, all of which name this file, one acts and the others stand by. An absolute
+    /// path, on a local file system; the file is made if it is not there, and must not be deleted. Default: none, and
+    /// nothing keeps a second scheduler from acting too.
+    pub lock_file: Option<PathBuf>,
+    /// With `lock_file`: a scheduler that is stopped or hangs for this many milliseconds is killed, so that another can
+    /// act. 500 to 60,000; default 2,000.
+    #[serde(default = "default_stalled_after_ms")]
+    pub stalled_after_ms: u64,
     /// Where demand comes from: anything that answers `GET` with a demand document.
     #[serde(default, rename = "demand_source")]
     pub demand_sources: Vec<DemandSourceTable>,
@@ -81,9 +89,12 @@ pub struct DemandSourceTable {
 pub struct InstanceTable {
     /// Its name; part of the names of its containers.
     pub name: String,
-    /// The Docker engine that it is: `unix:///path/to/docker.sock`, `tcp://host:port` or `http://host:port`.
-    /// Several instances may share one engine.
+    /// The Docker engine that it is: `unix:///path/to/docker.sock` or `tcp://host:port`. Several instances may share
+    /// one engine. (`https://host:port` is the same as `tcp://host:port`, and needs `tls`; `http://host:port` is without.)
     pub engine: String,
+    /// TLS to the engine, over tcp. Default: none, for which whoever reaches the engine is root on its host. The same for
+    /// all instances of one engine.
+    pub tls: Option<TlsTable>,
     /// How much runs on it at most.
     pub capacity: CapacityTable,
     /// `ready` (default), `cordoned` (nothing new starts there) or `draining` (and what runs there is moved).
@@ -93,6 +104,18 @@ pub struct InstanceTable {
     pub frozen_max: Option<u32>,
     /// At most this many mebibytes of memory in frozen containers. Default: not limited beyond the capacity.
     pub frozen_memory_mib: Option<u64>,
+}
+
+/// TLS to an engine, both sides with certificates: files in PEM form, read again when they change.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsTable {
+    /// The CA that signed the engine's certificate. No others are trusted.
+    pub ca_file: PathBuf,
+    /// The scheduler's own certificate, which the engine asks for.
+    pub cert_file: PathBuf,
+    /// Its key, without a passphrase. To be readable by its owner and group at most (mode 0640).
+    pub key_file: PathBuf,
 }
 
 /// What an instance has. Configured, never asked of the engine, which reports the whole machine.
@@ -315,6 +338,10 @@ const fn default_lost_after_ms() -> u64 {
 
 const fn default_settle_ms() -> u64 {
     10_000
+}
+
+const fn default_stalled_after_ms() -> u64 {
+    2_000
 }
 
 const fn default_poll_ms() -> u64 {

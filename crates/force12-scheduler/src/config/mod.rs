@@ -10,7 +10,7 @@ use serde::Deserialize;
 use service_kit::config::{ConfigError, Mistake, Place, Problems};
 
 pub use file::{ConfigFile, LISTEN_DEFAULT};
-pub use settings::{Settings, Source, resources_in_words};
+pub use settings::{Engine, LockSettings, Settings, Source, resources_in_words};
 
 /// A configuration that holds, and what is doubtful in it.
 #[derive(Clone, Debug)]

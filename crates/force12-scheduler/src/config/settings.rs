@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use controller::{DemandKey, ServiceSettings, SourceSettings};
 use driver::{ContainerSpec, Healthcheck, LogOptions};
-use driver_docker::EngineAddress;
+use driver_docker::{EngineAddress, TlsFiles};
 use planner::{Instance, InstanceState, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
 use reqwest::Url;
 
@@ -43,12 +44,32 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Whether SIGTERM stops the workloads too.
     pub drain_on_exit: bool,
+    /// What keeps a second scheduler of the cluster from acting too; `None` if nothing does.
+    pub lock: Option<LockSettings>,
     /// Those that a service takes its demand from, in the order of names.
     pub sources: Vec<Source>,
-    /// The names of the instances on each engine, by its address.
-    pub engines: BTreeMap<EngineAddress, Vec<String>>,
+    /// The engines, by their addresses.
+    pub engines: BTreeMap<EngineAddress, Engine>,
     /// What the controller is told; services and instances in the order of names.
     pub controller: controller::Settings,
+}
+
+/// An engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// TLS to it.
+    pub tls: Option<TlsFiles>,
+    /// The names of the instances on it, in order.
+    pub instances: Vec<String>,
+}
+
+/// How one of several schedulers is the one that acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockSettings {
+    /// The file that all of them lock.
+    pub file: PathBuf,
+    /// One that stands still for so long is killed.
+    pub stalled_after: Duration,
 }
 
 /// A demand source.
@@ -81,33 +102,42 @@ pub(super) fn settings(
     range(file.start_hold_ms, 0..=600_000, &top.key("start_hold_ms"), problems);
     range(file.lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
     range(file.settle_ms, 1_000..=600_000, &top.key("settle_ms"), problems);
+    range(file.stalled_after_ms, 500..=60_000, &top.key("stalled_after_ms"), problems);
+    if let Some(lock_file) = file.lock_file.as_ref().filter(|lock_file| !lock_file.is_absolute()) {
+        problems.error(
+            &top.key("lock_file"),
+            format!(
+                "`{}` is not an absolute path, so schedulers started in different directories would lock different \
+                 files; begin it with `/`",
+                lock_file.display()
+            ),
+        );
+    }
 
     let source_stale_ms: BTreeMap<String, u64> =
         file.demand_sources.iter().map(|table| (table.name.clone(), table.stale_after_ms)).collect();
     let mut sources = sources(file.demand_sources, &file.services, problems);
-    let mut instances = instances(file.instances, problems);
+    let (engines, mut instances) = instances(file.instances, problems);
     let mut services = services(file.services, &source_stale_ms, &instances, environment, problems);
 
     sources.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
-    instances.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+    instances.sort_by(|a, b| a.name.cmp(&b.name));
     services.sort_by(|a, b| a.service.name.cmp(&b.service.name));
-    let mut engines: BTreeMap<EngineAddress, Vec<String>> = BTreeMap::new();
-    for (engine, instance) in &instances {
-        if let Some(engine) = engine {
-            engines.entry(engine.clone()).or_default().push(instance.name.clone());
-        }
-    }
     Settings {
         listen: file.listen,
         token_file: file.token_file,
         allowed_hosts: file.allowed_hosts,
         drain_on_exit: file.drain_on_exit,
+        lock: file.lock_file.map(|path| LockSettings {
+            file: path,
+            stalled_after: Duration::from_millis(file.stalled_after_ms),
+        }),
         sources,
         engines,
         controller: controller::Settings {
             cluster: file.cluster,
             services,
-            instances: instances.into_iter().map(|(_, instance)| instance).collect(),
+            instances,
             start_hold_ms: file.start_hold_ms,
             lost_after_ms: file.lost_after_ms,
             settle_ms: file.settle_ms,
@@ -186,28 +216,21 @@ fn source_url(text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<
 fn instances(
     tables: Vec<InstanceTable>,
     problems: &mut Problems<'_>,
-) -> Vec<(Option<EngineAddress>, Instance)> {
+) -> (BTreeMap<EngineAddress, Engine>, Vec<Instance>) {
     if tables.is_empty() {
         problems
             .error(&Place::top(), "there is no [[instance]]; name at least one container host".to_owned());
     }
     let mut seen = BTreeSet::new();
-    tables
+    let mut engines = BTreeMap::new();
+    let instances = tables
         .into_iter()
         .enumerate()
         .map(|(index, table)| {
             let place = Place::table("instance", index, &table.name);
             name(&table.name, &place.key("name"), problems);
             unique(&mut seen, &table.name, "instance", &place, problems);
-            let engine = table.engine.parse::<EngineAddress>();
-            match &engine {
-                Err(error) => problems.error(&place.key("engine"), error.to_string()),
-                Ok(engine) => {
-                    if let Some(warning) = engine.warning() {
-                        problems.warning(&place.key("engine"), warning);
-                    }
-                }
-            }
+            engine(&table, &place, &mut engines, problems);
             let capacity_place = place.key("capacity");
             range(table.capacity.slots, 1..=Resources::SLOTS_MAX, &capacity_place.key("slots"), problems);
             for (key, value) in
@@ -230,7 +253,7 @@ fn instances(
                     ),
                 );
             }
-            let instance = Instance {
+            Instance {
                 name: table.name,
                 state: match table.state {
                     InstanceStateWord::Ready => InstanceState::Ready,
@@ -244,16 +267,72 @@ fn instances(
                 },
                 frozen_max: table.frozen_max.unwrap_or(u32::MAX),
                 frozen_memory_mib: table.frozen_memory_mib.unwrap_or(Resources::UNLIMITED),
-            };
-            (engine.ok(), instance)
+            }
         })
-        .collect()
+        .collect();
+    for engine in engines.values_mut() {
+        engine.instances.sort();
+    }
+    (engines, instances)
+}
+
+/// Enters an instance with its engine, if the engine can be used.
+fn engine(
+    table: &InstanceTable,
+    place: &Place,
+    engines: &mut BTreeMap<EngineAddress, Engine>,
+    problems: &mut Problems<'_>,
+) {
+    let engine_place = place.key("engine");
+    let address = match table.engine.parse::<EngineAddress>() {
+        Ok(address) => address,
+        Err(error) => return problems.error(&engine_place, error.to_string()),
+    };
+    let tls = table.tls.as_ref().map(|tls| TlsFiles {
+        ca_file: tls.ca_file.clone(),
+        cert_file: tls.cert_file.clone(),
+        key_file: tls.key_file.clone(),
+    });
+    let tls_place = place.key("tls");
+    match (&address, &tls) {
+        (EngineAddress::Unix(_), Some(_)) => problems.error(
+            &tls_place,
+            "has no meaning for a socket on the same machine; remove it, or give the engine as tcp://host:port"
+                .to_owned(),
+        ),
+        (EngineAddress::Tcp(_), Some(_)) if table.engine.starts_with("http://") => {
+            problems.error(&engine_place, "http is without TLS; write tcp, or remove tls".to_owned());
+        }
+        (EngineAddress::Tcp(_), None) if table.engine.starts_with("https://") => problems.error(
+            &engine_place,
+            "https needs certificates; add tls = { ca_file = \"…\", cert_file = \"…\", key_file = \"…\" }".to_owned(),
+        ),
+        (_, None) => {
+            if let Some(warning) = address.warning() {
+                problems.warning(&engine_place, warning);
+            }
+        }
+        (EngineAddress::Tcp(_), Some(files)) => {
+            if let Err((key, error)) = files.check() {
+                problems.error(&tls_place.key(key), error.to_string());
+            }
+        }
+    }
+    let shared = engines.entry(address).or_insert_with(|| Engine { tls: tls.clone(), instances: Vec::new() });
+    if shared.tls != tls {
+        let first = shared.instances.first().cloned().unwrap_or_default();
+        problems.error(
+            &tls_place,
+            format!("instance `{first}` above is on the same engine with other tls; give both the same"),
+        );
+    }
+    shared.instances.push(table.name.clone());
 }
 
 fn services(
     tables: Vec<ServiceTable>,
     source_stale_ms: &BTreeMap<String, u64>,
-    instances: &[(Option<EngineAddress>, Instance)],
+    instances: &[Instance],
     environment: Environment<'_>,
     problems: &mut Problems<'_>,
 ) -> Vec<ServiceSettings> {
@@ -398,12 +477,7 @@ fn wanted(
 }
 
 /// What one container takes, against what there is.
-fn request(
-    table: &ServiceTable,
-    place: &Place,
-    instances: &[(Option<EngineAddress>, Instance)],
-    problems: &mut Problems<'_>,
-) {
+fn request(table: &ServiceTable, place: &Place, instances: &[Instance], problems: &mut Problems<'_>) {
     let place = place.key("request");
     let request = &table.request;
     if request.slots == 0 {
@@ -425,7 +499,7 @@ fn request(
     if instances.is_empty() {
         return;
     }
-    if !instances.iter().any(|(_, instance)| wanted.fits(instance.capacity)) {
+    if !instances.iter().any(|instance| wanted.fits(instance.capacity)) {
         problems.error(
             &place,
             format!(
@@ -438,7 +512,7 @@ fn request(
     if table.fill && table.max.is_none() {
         let most = instances
             .iter()
-            .map(|(_, instance)| (wanted.count_in(instance.capacity), &instance.name))
+            .map(|instance| (wanted.count_in(instance.capacity), &instance.name))
             .max_by_key(|&(count, _)| count);
         if let Some((count, instance)) = most
             && count > FILL_PER_INSTANCE_MAX
