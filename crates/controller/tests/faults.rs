@@ -159,6 +159,8 @@ async fn a_lost_engine_is_planned_around_and_taken_back() {
     scene.board.set("priority1", 6);
     running.until_success(2_000, 6, 3).await;
 
+    // All is quiet, so that no event has the engines asked.
+    pass_ms(1_700).await;
     scene.engines[1].set_outage(Some(Outage::Silent));
     let lost = |view: &controller::View| view.instances[1].state == InstanceState::Lost;
     // It is asked six times in `lost_after_ms`, and lost when one question has not been answered for all of that.
