@@ -39,6 +39,9 @@ pub struct Decision {
     pub actions: Vec<DecisionAction>,
     /// What was not done, and why.
     pub not_done: Vec<DecisionNotDone>,
+    /// The trace that shows how its actions went, in hex; only if it did something, and traces are exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 /// What was wanted of one service.

@@ -68,6 +68,8 @@ pub struct Decision {
     pub actions: Vec<ActionView>,
     /// What was not done, and why.
     pub not_done: Vec<NotDoneView>,
+    /// The trace that shows how its actions went, if traces are exported.
+    pub trace_id: Option<String>,
 }
 
 /// What was wanted of one service.
@@ -268,6 +270,7 @@ mod tests {
                 detail: None,
             }],
             not_done: Vec::new(),
+            trace_id: None,
         }
     }
 

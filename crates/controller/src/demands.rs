@@ -12,6 +12,7 @@ use crate::feed::SourceReport;
 use crate::handle::lock;
 use crate::latency::Reactions;
 use crate::settings::{DemandKey, DemandSource, Settings};
+use crate::trace::Causes;
 
 /// Values kept per service, to tell a rebuilt state what `scale_down_after_ms` needs. As many as the planner keeps.
 const VALUES_KEPT: usize = 64;
@@ -53,11 +54,18 @@ impl Demands {
         clock: &Clock,
         cluster: &mut Cluster,
         reactions: &mut Reactions,
+        causes: &mut Causes,
         running: impl Fn(&Cluster, planner::ServiceId) -> u32,
     ) {
         // One look at each source, so that all the services that it feeds change together.
-        let reports: BTreeMap<&str, SourceReport> =
-            self.sources.iter().map(|(name, source)| (name.as_str(), lock(&source.post).clone())).collect();
+        let mut reports: BTreeMap<&str, SourceReport> = BTreeMap::new();
+        for (name, source) in &self.sources {
+            let mut post = lock(&source.post);
+            if let Some(cause) = post.cause.take() {
+                causes.add(cause);
+            }
+            reports.insert(name, post.clone());
+        }
         for configured in &settings.services {
             let name = &configured.service.name;
             let Some(DemandKey { source, key }) = &configured.demand else { continue };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use driver::{ContainerId, Driver, DriverError, Outcome, Start, Started, StopOptions};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::decisions::WokenBy;
 use crate::handle::Shared;
@@ -69,6 +70,8 @@ pub(crate) struct Ended {
     /// Drawn when it had ended: an observation that began with a higher number shows its effect.
     pub(crate) order: u64,
     pub(crate) result: Result<Done, DriverError>,
+    /// Of the action.
+    pub(crate) span: Span,
 }
 
 /// Reports an action's end exactly once: also when its task dies, as an outcome that is not known.
@@ -78,6 +81,7 @@ struct Reporter {
     engine: String,
     call: &'static str,
     result: Option<Result<Done, DriverError>>,
+    span: Span,
 }
 
 impl Drop for Reporter {
@@ -87,7 +91,7 @@ impl Drop for Reporter {
             Err(DriverError::OutcomeUnknown { engine: self.engine.clone(), call: self.call, message })
         });
         let order = self.shared.next_order();
-        self.shared.ended(Ended { operation: self.operation, order, result });
+        self.shared.ended(Ended { operation: self.operation, order, result, span: self.span.clone() });
         self.shared.wake(WokenBy::ACTION);
     }
 }
@@ -103,7 +107,9 @@ pub(crate) async fn execute(
 ) {
     let call = work.call();
     let engine = driver.name().to_owned();
-    let mut reporter = Reporter { shared, operation, engine: engine.clone(), call, result: None };
+    let span = Span::current();
+    let mut reporter =
+        Reporter { shared, operation, engine: engine.clone(), call, result: None, span: span.clone() };
     let issued_at = Instant::now();
     let limit = CALL_LIMIT + grace;
     let result = match tokio::time::timeout(limit, perform(&*driver, work, limit)).await {
@@ -120,6 +126,11 @@ pub(crate) async fn execute(
         Err(error) => error.code(),
     };
     engine_call(&engine, call, outcome, issued_at.elapsed());
+    span.record("force12.outcome", outcome);
+    if let Err(error) = &result {
+        span.record("otel.status_code", "ERROR");
+        span.record("force12.error", tracing::field::display(error));
+    }
     reporter.result = Some(result);
 }
 

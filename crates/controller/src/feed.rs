@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::backoff::Schedule;
 use crate::decisions::WokenBy;
@@ -24,7 +25,7 @@ pub struct FetchRequest {
 }
 
 /// A complete answer of a demand source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DemandAnswer {
     /// A document (200).
     Changed {
@@ -36,6 +37,8 @@ pub enum DemandAnswer {
         values: BTreeMap<String, Result<Option<u32>, String>>,
         /// More about some of the keys.
         details: BTreeMap<String, DemandDetail>,
+        /// A span of the trace of whatever changed the demand; [`Span::none`] if that is not known.
+        cause: Span,
     },
     /// The document is still the one that was asked about (304).
     NotModified {
@@ -84,6 +87,8 @@ pub(crate) struct SourceReport {
     pub(crate) changed_at: Option<Instant>,
     /// Why there is no complete answer, since the last one.
     pub(crate) error: Option<String>,
+    /// Of the document that holds, until the loop has taken it.
+    pub(crate) cause: Option<Span>,
 }
 
 impl SourceReport {
@@ -143,13 +148,14 @@ pub(crate) async fn follow(
         {
             let mut report = lock(&post);
             match answer {
-                Ok(DemandAnswer::Changed { etag: tag, wait_applied: applied, values, details }) => {
+                Ok(DemandAnswer::Changed { etag: tag, wait_applied: applied, values, details, cause }) => {
                     news = report.error.is_some()
                         || report.answered_at.is_none()
                         || report.values != values
                         || report.details != details;
                     if report.values != values {
                         report.changed_at = Some(now);
+                        report.cause = Some(cause);
                     }
                     report.values = values;
                     report.details = details;

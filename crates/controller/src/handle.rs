@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::decisions::{Decision, DecisionQuery, Ring, WokenBy};
 use crate::executor::Ended;
@@ -155,7 +156,8 @@ pub(crate) struct Shared {
     woken: Mutex<(WokenBy, Option<Instant>)>,
     /// Numbers the beginnings of observations and the ends of actions, in the order in which they happen.
     order: AtomicU64,
-    commands: Mutex<VecDeque<Command>>,
+    /// Each with the span in which it was given.
+    commands: Mutex<VecDeque<(Command, Span)>>,
     /// Actions that have ended. No more than there are operations under way, which the loop bounds.
     ended: Mutex<Vec<Ended>>,
     pub(crate) decisions: Mutex<Ring>,
@@ -201,8 +203,8 @@ impl Shared {
         std::mem::take(&mut lock(&self.ended))
     }
 
-    /// The commands that wait.
-    pub(crate) fn take_commands(&self) -> VecDeque<Command> {
+    /// The commands that wait, each with the span in which it was given.
+    pub(crate) fn take_commands(&self) -> VecDeque<(Command, Span)> {
         std::mem::take(&mut lock(&self.commands))
     }
 
@@ -212,7 +214,7 @@ impl Shared {
             if commands.len() >= COMMANDS_MAX {
                 return Err(CommandError::Busy);
             }
-            commands.push_back(command);
+            commands.push_back((command, Span::current()));
         }
         self.wake(by);
         Ok(())

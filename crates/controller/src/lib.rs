@@ -21,6 +21,7 @@ mod measure;
 mod observer;
 mod prepare;
 mod settings;
+mod trace;
 mod view;
 
 pub use clock::Clock;

@@ -77,6 +77,7 @@ impl DemandTransport for Script {
                     "priority1".to_owned(),
                     DemandDetail { reason: Some("redis: connection refused".to_owned()), age_ms: None },
                 )]),
+                cause: tracing::Span::none(),
             }),
             Answer::NotModified { wait_applied } => Ok(DemandAnswer::NotModified { wait_applied }),
             Answer::Held => {

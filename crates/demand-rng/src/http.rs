@@ -14,6 +14,7 @@ use serde::Deserialize;
 use service_kit::auth::Operator;
 use service_kit::http::{PREFERENCE_APPLIED, prefer_wait};
 use service_kit::problem::{Json, Problem, Query};
+use service_kit::trace::TRACEPARENT;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, OpenApi as _};
@@ -98,6 +99,7 @@ struct WhichKey {
         (status = 200, body = DemandDocument, headers(
             ("etag" = String, description = "Differs whenever the document differs, also after a restart."),
             ("preference-applied" = String, description = "`wait`: the next request will be held if it asks for it. Absent: ask again later."),
+            ("traceparent" = String, description = "What changed the document, as W3C Trace Context names it, while traces are exported: what follows from it may become a part of that trace."),
         )),
         (status = 304, description = "Not changed, in the wait either."),
     ))]
@@ -206,7 +208,11 @@ fn answer(headers: &HeaderMap, served: &Served) -> Response {
     if is_known(headers, &served.etag) {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
-    (common, [(CONTENT_TYPE, "application/json")], served.body.clone()).into_response()
+    let mut response = (common, [(CONTENT_TYPE, "application/json")], served.body.clone()).into_response();
+    if let Some(traceparent) = &served.traceparent {
+        response.headers_mut().insert(TRACEPARENT, traceparent.clone());
+    }
+    response
 }
 
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {

@@ -67,9 +67,10 @@ fn start(path: &Path) -> ExitCode {
             Ok(operator) => operator,
             Err(error) => return cli::refuse(&error),
         };
-    if let Err(error) = telemetry::init(SERVICE) {
-        return cli::refuse(&error);
-    }
+    let _telemetry = match telemetry::init(SERVICE, &[]) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return cli::refuse(&error),
+    };
     match run(config, &operator) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,6 +9,8 @@ use api_types::Timestamp;
 use api_types::demand::{DEMAND_MAX, DemandDetail, DemandDocument};
 use api_types::generator::{Generator, GeneratorChange};
 use api_types::snapshot::Freshness;
+use axum::http::HeaderValue;
+use service_kit::trace;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -34,6 +36,8 @@ pub(crate) struct Served {
     pub(crate) etag: String,
     /// JSON.
     pub(crate) body: String,
+    /// The span in which it was changed, if there is a trace of that.
+    pub(crate) traceparent: Option<HeaderValue>,
 }
 
 /// A demand source. Cheap to clone; all clones are one.
@@ -218,8 +222,10 @@ impl Source {
         let result = change(&mut state)?;
         if !state.keys.iter().map(Key::demand).eq(before) {
             state.sequence += 1;
+            let span = tracing::info_span!("change demand", force12.sequence = state.sequence);
+            let served = span.in_scope(|| state.serve(self.0.boot_id, (self.0.clock)()));
             // Under the lock, so that documents are served in the order of their sequence.
-            self.0.served.send_replace(Arc::new(state.serve(self.0.boot_id, (self.0.clock)())));
+            self.0.served.send_replace(Arc::new(served));
         }
         Ok(result)
     }
@@ -267,7 +273,8 @@ impl State {
         }
         metrics::counter!("demand_changes_total").absolute(self.sequence);
         let body = serde_json::to_string(&document).expect("a document of our own serialises");
-        Served { etag: format!("\"{boot_id:08x}-{}\"", self.sequence), body }
+        let etag = format!("\"{boot_id:08x}-{}\"", self.sequence);
+        Served { etag, body, traceparent: trace::traceparent() }
     }
 }
 

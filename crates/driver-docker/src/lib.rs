@@ -32,6 +32,7 @@ mod labels;
 mod lagging;
 mod observe;
 mod spec;
+mod trace;
 mod tls;
 mod trace;
 

@@ -111,6 +111,7 @@ pub fn decision(epoch: &str, decision: &Decision) -> wire::Decision {
         inputs: decision.inputs.iter().map(input).collect(),
         actions: decision.actions.iter().map(action).collect(),
         not_done: decision.not_done.iter().map(not_done).collect(),
+        trace_id: decision.trace_id.clone(),
     }
 }
 

@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use controller::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
+use service_kit::trace;
+use tracing::{Instrument as _, Span, info_span};
 
 /// The largest demand document that is read: ten thousand keys with details.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -61,6 +63,7 @@ impl HttpTransport {
         let timeout = self.answer_timeout + wait.unwrap_or_default();
         let mut question =
             self.client.get(self.url.clone()).header(ACCEPT, "application/json").timeout(timeout);
+        question = question.headers(trace::headers());
         if let Some(wait) = wait {
             question = question.header("prefer", format!("wait={}", wait.as_secs()));
         }
@@ -75,10 +78,11 @@ impl HttpTransport {
             StatusCode::NOT_MODIFIED if tagged => Ok(DemandAnswer::NotModified { wait_applied }),
             StatusCode::OK => {
                 let etag = etag(response.headers());
+                let cause = cause(response.headers());
                 let body = body(response, BODY_BYTES_MAX, timeout).await?;
                 let document = read_document(&body)
                     .map_err(|error| format!("the answer is not a demand document: {error}"))?;
-                Ok(changed(document, etag, wait_applied))
+                Ok(changed(document, etag, wait_applied, cause))
             }
             status if status.is_redirection() => Err(match response.headers().get(LOCATION) {
                 Some(location) if status != StatusCode::NOT_MODIFIED => format!(
@@ -95,11 +99,28 @@ impl HttpTransport {
 #[async_trait]
 impl DemandTransport for HttpTransport {
     async fn fetch(&self, request: FetchRequest) -> Result<DemandAnswer, FeedError> {
-        self.ask(request).await.map_err(|words| FeedError(format!("{}: {words}", self.url)))
+        let span = match request.wait {
+            Some(_) => {
+                info_span!("ask for demand", otel.kind = "client", server.address = self.url.host_str())
+            }
+            // At most every few hundred milliseconds: there is nothing to see in that many.
+            None => Span::none(),
+        };
+        self.ask(request).instrument(span).await.map_err(|words| FeedError(format!("{}: {words}", self.url)))
     }
 }
 
-fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> DemandAnswer {
+/// What has changed the demand, if the source tells: what follows is a part of that trace.
+fn cause(headers: &HeaderMap) -> Span {
+    if !headers.contains_key(trace::TRACEPARENT) {
+        return Span::none();
+    }
+    let span = info_span!(parent: None, "learn demand");
+    trace::set_parent(&span, headers);
+    span
+}
+
+fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool, cause: Span) -> DemandAnswer {
     let details = document
         .details
         .into_iter()
@@ -108,7 +129,7 @@ fn changed(document: ReadDocument, etag: Option<String>, wait_applied: bool) -> 
             (key, DemandDetail { reason, age_ms: detail.age_ms })
         })
         .collect();
-    DemandAnswer::Changed { etag, wait_applied, values: document.demand, details }
+    DemandAnswer::Changed { etag, wait_applied, values: document.demand, details, cause }
 }
 
 /// Reads the body, of at most `bytes_max` bytes.

@@ -23,6 +23,8 @@ Environment:
   FORCE12_CONFIG      the config file, in place of --config
   FORCE12_TOKEN       the operator's token, or FORCE12_TOKEN_FILE: a file with it (mode 0600)
   FORCE12_LOG         what to log, such as `info` (the default) or `info,controller=debug`
+  OTEL_EXPORTER_OTLP_ENDPOINT
+                      export metrics and traces to this collector, by OTLP over HTTP; with the other OTEL_* variables
 
 Exit codes: 0 all is well, 1 it failed, 2 bad usage or a bad config; with 2, nothing has been touched.")]
 struct Cli {
@@ -94,9 +96,11 @@ fn run(path: &Path) -> ExitCode {
             Ok(operator) => operator,
             Err(error) => return cli::refuse(&error),
         };
-        if let Err(error) = telemetry::init(SERVICE) {
-            return cli::refuse(&error);
-        }
+        let cluster = [("force12.cluster", settings.controller.cluster.as_str())];
+        let _telemetry = match telemetry::init(SERVICE, &cluster) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return cli::refuse(&error),
+        };
         match block_on(run::run(path, loaded, operator)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use controller::{Clock, Controller, Handle, Parts};
 use service_kit::auth::Operator;
 use service_kit::health::{self, Readiness};
-use service_kit::{http, metrics, shutdown};
+use service_kit::{http, metrics, shutdown, trace};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -53,7 +53,7 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
         seed,
         epoch,
     })?;
-    let mut looping = tokio::spawn(controller.run());
+    let mut looping = tokio::spawn(controller.with_trace_ids(trace::trace_id).run());
     let readiness = Readiness::not_ready("no engine has been observed yet");
     tokio::spawn(crate::http::follow_readiness(handle.views(), readiness.clone()));
     let (settings, in_force) = watch::channel(settings);

@@ -36,7 +36,7 @@ struct Demands(u32);
 impl DemandTransport for Demands {
     async fn fetch(&self, _: FetchRequest) -> Result<DemandAnswer, FeedError> {
         let values = BTreeMap::from([("priority1".to_owned(), Ok(Some(self.0)))]);
-        Ok(DemandAnswer::Changed { etag: None, wait_applied: false, values, details: BTreeMap::new() })
+        Ok(DemandAnswer::Changed { etag: None, wait_applied: false, values, details: BTreeMap::new(), cause: tracing::Span::none() })
     }
 }
 

@@ -21,7 +21,13 @@ struct Demands(watch::Receiver<Option<u32>>);
 impl DemandTransport for Demands {
     async fn fetch(&self, _: FetchRequest) -> Result<DemandAnswer, FeedError> {
         let values = BTreeMap::from([("web".to_owned(), Ok(*self.0.borrow()))]);
-        Ok(DemandAnswer::Changed { etag: None, wait_applied: false, values, details: BTreeMap::new() })
+        Ok(DemandAnswer::Changed {
+            etag: None,
+            wait_applied: false,
+            values,
+            details: BTreeMap::new(),
+            cause: tracing::Span::none(),
+        })
     }
 }
 

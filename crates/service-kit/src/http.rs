@@ -34,6 +34,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::listen::{Acceptor, connections_that_fit};
 use crate::problem::Problem;
+use crate::trace::serve_in_span;
 use crate::waiting::{Place, Waiting};
 
 /// The longest that a request with `Prefer: wait` is held.
@@ -204,7 +205,7 @@ fn refuse(stream: &TcpStream) {
 }
 
 /// `router` with what every request passes: bounds on its body and its time, panics caught, every error a problem
-/// document, and `http_requests_total` counted by route, method and status.
+/// document, `http_requests_total` counted by route, method and status, and a span of the caller's trace.
 pub fn app(router: Router, limits: Limits) -> Router {
     router
         .layer(DefaultBodyLimit::disable())
@@ -212,6 +213,7 @@ pub fn app(router: Router, limits: Limits) -> Router {
         .layer(middleware::from_fn_with_state(limits, bound_time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn(serve_in_span))
 }
 
 async fn bound_time(State(limits): State<Limits>, request: Request, next: Next) -> Response {

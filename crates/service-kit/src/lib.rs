@@ -2,7 +2,9 @@
 //!
 //! - [`cli`]: the subcommands that every service has.
 //! - [`config`]: one bounded TOML file, unknown keys refused with their place.
-//! - [`telemetry`], [`metrics`]: logs to stderr, Prometheus text on the service's own listener.
+//! - [`telemetry`], [`metrics`]: logs to stderr, Prometheus text on the service's own listener, and metrics and traces
+//!   to a collector where the environment names one.
+//! - [`trace`]: one trace from service to service.
 //! - [`shutdown`]: one token that ends everything.
 //! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
 //! - [`problem`]: every error is an RFC 9457 document.
@@ -19,11 +21,14 @@ pub mod generated;
 pub mod health;
 pub mod healthcheck;
 pub mod http;
+mod json_lines;
 pub mod metrics;
+mod otlp;
 pub mod openapi;
 pub mod problem;
 pub mod shutdown;
 pub mod sse;
 mod suggest;
 pub mod telemetry;
+pub mod trace;
 mod waiting;

@@ -1,10 +1,14 @@
-//! Metrics in the Prometheus text format. Services record through the `metrics` facade.
+//! Metrics in the Prometheus text format, and to a collector where there is one. Services record through the `metrics`
+//! facade, once for both.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Unit, describe_counter};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_opentelemetry::{OpenTelemetryMetrics, OpenTelemetryRecorder};
+use metrics_util::layers::FanoutBuilder;
+use opentelemetry::metrics::Meter;
 
 /// Upper bounds, in seconds, of the buckets of every histogram whose name ends in `_seconds`: from a plan
 /// (well under 1 ms) over a start (tens to hundreds of ms) to a wait for a grace period.
@@ -38,19 +42,45 @@ impl MetricsHandle {
     }
 }
 
+/// Why metrics cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The recorder cannot be built.
+    #[error("cannot build the recorder of metrics: {0}")]
+    Build(#[from] BuildError),
+    /// Something else has taken the process's recorder.
+    #[error("metrics are recorded by something else already")]
+    Taken,
+}
+
 /// Makes this process's metrics collectable. Called again, it returns the same handle.
 ///
 /// Fails when something else has taken the process's recorder.
-pub fn install() -> Result<MetricsHandle, BuildError> {
+pub fn install() -> Result<MetricsHandle, InstallError> {
+    install_with(None)
+}
+
+/// [`install`], with everything recorded on `exported` as well: it has to be the first call.
+pub(crate) fn install_with(exported: Option<Meter>) -> Result<MetricsHandle, InstallError> {
     // Held throughout: of two callers at once the second would find the recorder taken.
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new()
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
-        .install_recorder()
-        .map(MetricsHandle)?;
+        .build_recorder();
+    let handle = MetricsHandle(recorder.handle());
+    let taken = if let Some(meter) = exported {
+        let exported = OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(meter));
+        let both = FanoutBuilder::default().add_recorder(recorder).add_recorder(exported).build();
+        metrics::set_global_recorder(both).is_ok()
+    } else {
+        metrics::set_global_recorder(recorder).is_ok()
+    };
+    if !taken {
+        return Err(InstallError::Taken);
+    }
     describe();
     *installed = Some(handle.clone());
     Ok(handle)

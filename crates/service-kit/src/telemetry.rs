@@ -1,13 +1,28 @@
-//! Logs: to stderr, for people on a terminal and as JSON lines otherwise.
+//! Logs: to stderr, for people on a terminal and as JSON lines otherwise. Metrics and traces: to a collector, where the
+//! environment names one.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry::trace::TracerProvider as _;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
+
+use crate::json_lines::JsonLines;
+use crate::metrics::{self, InstallError};
+use crate::otlp::{Exporters, OtlpError};
 
 /// The variable that holds the log filter, in the syntax of `RUST_LOG`.
 pub const FILTER_VARIABLE: &str = "FORCE12_LOG";
 
-/// Why logging could not be set up.
+/// What is exported is of this scope.
+const SCOPE: &str = "force12";
+
+/// Why logging or the export of telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter cannot be read.
@@ -21,21 +36,58 @@ pub enum TelemetryError {
     /// Something has set up logging already.
     #[error("logging is set up already: {0}")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
+    /// What the environment asks to be exported cannot be.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+    /// Metrics cannot be collected.
+    #[error(transparent)]
+    Metrics(#[from] InstallError),
 }
 
-/// Sends the process's events to stderr, filtered by `FORCE12_LOG` (default `info`), and notes that `service` starts.
-pub fn init(service: &str) -> Result<(), TelemetryError> {
-    use tracing_subscriber::util::SubscriberInitExt as _;
+/// To be held as long as the service runs. Dropped, it exports what is left, within a second.
+#[must_use = "dropped, it ends the export of telemetry"]
+#[derive(Debug)]
+pub struct Telemetry {
+    _exporters: Exporters,
+}
 
+/// Sends the process's events to stderr, filtered by `FORCE12_LOG` (default `info`), exports metrics and traces if the
+/// `OTEL_*` variables name a collector, and notes that `service` starts. `attributes` say more of who exports.
+///
+/// To be called outside of any asynchronous runtime.
+pub fn init(service: &str, attributes: &[(&'static str, &str)]) -> Result<Telemetry, TelemetryError> {
     let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        builder.finish().try_init()?;
-    } else {
-        builder.json().flatten_event(true).finish().try_init()?;
+    let exporters = Exporters::of_environment(service, attributes)?;
+    if let Some(provider) = &exporters.metrics {
+        metrics::install_with(Some(provider.meter(SCOPE)))?;
     }
+    let traces = exporters.traces.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(SCOPE))
+            // Where in the code, and on which thread, is of no use to an operator.
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            // What is exported does not depend on what is logged.
+            .with_filter(LevelFilter::INFO)
+            .boxed()
+    });
+    let terminal = std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if terminal {
+        lines.boxed()
+    } else {
+        let json = fmt::format().json().flatten_event(true);
+        lines.event_format(JsonLines(json)).fmt_fields(JsonFields::new()).boxed()
+    };
+    // Spans are for traces alone: where they are not exported, nobody is interested in any, and they cost nothing.
+    let lines = lines.with_filter(filter_fn(|metadata| !metadata.is_span()).and(filter)).boxed();
+    let layers: Vec<Box<dyn tracing_subscriber::Layer<Registry> + Send + Sync>> =
+        traces.into_iter().chain([lines]).collect();
+    tracing_subscriber::registry().with(layers).try_init()?;
     tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
-    Ok(())
+    Ok(Telemetry { _exporters: exporters })
 }
 
 fn filter(value: Option<&str>) -> Result<EnvFilter, TelemetryError> {

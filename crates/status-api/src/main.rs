@@ -70,10 +70,12 @@ fn check_health(healthcheck: &Healthcheck) -> ExitCode {
 }
 
 fn run(settings: Settings, operator: Operator) -> ExitCode {
-    let ended = service_kit::telemetry::init("status-api").map_err(anyhow::Error::from).and_then(|()| {
-        service_kit::shutdown::block_on(serve(settings, operator)).context("cannot start the runtime")?
-    });
-    match ended {
+    let _telemetry = match service_kit::telemetry::init("status-api", &[]) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return cli::refuse(&error),
+    };
+    let ended = service_kit::shutdown::block_on(serve(settings, operator)).context("cannot start the runtime");
+    match ended.flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -12,7 +12,10 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use reqwest::Url;
 use service_kit::problem::Problem;
+use service_kit::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::follow::root;
 
@@ -112,15 +115,28 @@ impl Upstream {
             url.query_pairs_mut().extend_pairs(query);
         }
         let counted = method == Method::GET;
-        let mut request = self.client.request(method, url).timeout(ANSWER_MAX);
+        let span = info_span!(
+            "pass on",
+            otel.name = format!("{method} /{}", segments.join("/")),
+            otel.kind = "client",
+            peer.service = self.name,
+            http.response.status_code = Empty,
+        );
+        let headers = span.in_scope(trace::headers);
+        let mut request = self.client.request(method, url).timeout(ANSWER_MAX).headers(headers);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        self.answer(response, counted).await
+        async {
+            let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+            Span::current().record("http.response.status_code", response.status().as_u16());
+            self.answer(response, counted).await
+        }
+        .instrument(span)
+        .await
     }
 
     async fn answer(&self, mut response: reqwest::Response, counted: bool) -> Result<Response, Problem> {

@@ -3,6 +3,7 @@
 use planner::{Action, Millis, Plan, RemoveReason};
 
 use super::Controller;
+use super::decide::Issued;
 use crate::decisions::WokenBy;
 use crate::handle::lock;
 use crate::prepare::Preparing;
@@ -35,12 +36,14 @@ impl Controller {
         };
         if !half_made.is_empty() {
             let sequence = lock(&self.shared.decisions).next_sequence();
-            let mut actions = Vec::new();
+            let span = self.decision_span(sequence, woken_by, 0);
+            let mut issued = Issued { actions: Vec::new(), span };
             for container in half_made {
                 let action = Action::Remove { container, reason: RemoveReason::NeverStarted };
-                actions.extend(self.issue(&action, (sequence, actions.len()), now));
+                let place = (sequence, issued.actions.len());
+                issued.actions.extend(self.issue(&action, place, &issued.span, now));
             }
-            self.record(woken_by, 0, actions, &Plan::default(), &Preparing::default(), now);
+            self.record(woken_by, 0, issued, &Plan::default(), &Preparing::default(), now);
         }
         // As long as fill waits in any case, and no longer: an engine may have hung meanwhile.
         let over = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();

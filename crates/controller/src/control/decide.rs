@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use planner::{Action, ContainerKey, Millis, Plan, ServiceId, StartReason, StopReason};
+use tracing::{Instrument as _, Span};
 
 use super::Controller;
 use crate::cluster::exit_words;
@@ -12,11 +13,17 @@ use crate::decisions::{ActionOutcome, ActionView, Decision, InputView, NotDoneVi
 use crate::executor::{OperationId, execute};
 use crate::handle::lock;
 use crate::prepare::Preparing;
-use crate::view;
+use crate::{trace, view};
 
 /// Operations at once, those of unknown outcome included. Far over what any engine does side by side (drivers
 /// queue), and a bound on the tasks of a plan that changes everything; the rest is planned again when some ended.
 const OPERATIONS_MAX: usize = 4_096;
+
+/// What is under way of a decision.
+pub(super) struct Issued {
+    pub(super) actions: Vec<ActionView>,
+    pub(super) span: Span,
+}
 
 impl Controller {
     /// Issues what is planned, and records the decision if it does or refuses anything new.
@@ -31,6 +38,8 @@ impl Controller {
         let sequence = lock(&self.shared.decisions).next_sequence();
         let mut actions = Vec::new();
         let mut held: HashSet<ContainerKey> = HashSet::new();
+        // A pass that does nothing makes no span.
+        let mut span: Option<Span> = None;
         for action in self.cluster.again().iter().chain(&plan.actions) {
             let container = action.container();
             let waits = now < self.cluster.state().fill_hold_until() && can_wait(action);
@@ -45,7 +54,9 @@ impl Controller {
                 held.insert(container);
                 continue;
             }
-            if let Some(issued) = self.issue(action, (sequence, actions.len()), now) {
+            let span =
+                span.get_or_insert_with(|| self.decision_span(sequence, woken_by, plan_micros)).clone();
+            if let Some(issued) = self.issue(action, (sequence, actions.len()), &span, now) {
                 actions.push(issued);
             } else {
                 held.insert(container);
@@ -54,19 +65,27 @@ impl Controller {
         let news = plan.not_done != self.not_done;
         self.not_done.clone_from(&plan.not_done);
         if !actions.is_empty() || news {
-            self.record(woken_by, plan_micros, actions, plan, preparing, now);
+            let issued = Issued { actions, span: span.unwrap_or_else(Span::none) };
+            self.record(woken_by, plan_micros, issued, plan, preparing, now);
         }
+    }
+
+    /// The span of a decision that is about to be carried out.
+    pub(super) fn decision_span(&self, sequence: u64, woken_by: WokenBy, plan_micros: u64) -> Span {
+        let epoch = Arc::clone(&self.views.borrow().epoch);
+        self.causes.decision(&self.settings.cluster, &epoch, sequence, woken_by, plan_micros)
     }
 
     pub(super) fn record(
         &self,
         woken_by: WokenBy,
         plan_micros: u64,
-        actions: Vec<ActionView>,
+        issued: Issued,
         plan: &Plan,
         preparing: &Preparing,
         now: Millis,
     ) {
+        let Issued { actions, span } = issued;
         let sequence = lock(&self.shared.decisions).next_sequence();
         let state = self.cluster.state();
         let not_done: Vec<NotDoneView> = plan
@@ -87,7 +106,11 @@ impl Controller {
             inputs: self.inputs(plan, now),
             actions,
             not_done,
+            trace_id: (self.trace_id)(&span),
         };
+        span.record("force12.actions", decision.actions.len());
+        span.record("force12.not_done", decision.not_done.len());
+        span.record("force12.summary", &*decision.summary);
         tracing::debug!(sequence, summary = decision.summary, "decided");
         lock(&self.shared.decisions).push(decision);
     }
@@ -96,6 +119,7 @@ impl Controller {
         &mut self,
         action: &Action,
         decision: (u64, usize),
+        span: &Span,
         now: Millis,
     ) -> Option<ActionView> {
         let key = action.container();
@@ -124,13 +148,17 @@ impl Controller {
         {
             self.reactions.preempts(&service);
         }
-        self.actions.spawn(execute(driver, operation, work, grace, Arc::clone(&self.shared)));
         let state = self.cluster.state();
+        let instance = Arc::clone(self.cluster.instance_name(key.instance));
+        let container = state.describe(key);
+        let span = trace::action(span, action, &service, &instance, &container);
+        let execution = execute(driver, operation, work, grace, Arc::clone(&self.shared));
+        self.actions.spawn(execution.instrument(span));
         Some(ActionView {
             kind: action.kind(),
             service,
-            instance: Arc::clone(self.cluster.instance_name(key.instance)),
-            container: state.describe(key),
+            instance,
+            container,
             after: action.after().iter().map(|&victim| state.describe(victim)).collect(),
             reason: action.reason_code(),
             words: action.words(state),

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::backoff::{Holds, StartFailures};
 use crate::clock::Clock;
@@ -26,6 +27,7 @@ use crate::engines::{Engine, Standings};
 use crate::handle::{Handle, Shared};
 use crate::latency::{Latency, Reactions};
 use crate::settings::{Engines, Settings, SettingsError};
+use crate::trace::Causes;
 use crate::view::{self, View};
 use adopt::Adoption;
 
@@ -79,6 +81,9 @@ pub struct Controller {
     /// Services with stops that wait for what a predecessor may have asked for; see [`can_wait`].
     stops_wait: BTreeSet<Arc<str>>,
     operations_begun: u64,
+    causes: Causes,
+    /// See [`Controller::with_trace_ids`].
+    trace_id: fn(&Span) -> Option<String>,
     adoption: Adoption,
     draining: bool,
     shutdown_at: Option<Instant>,
@@ -129,6 +134,8 @@ impl Controller {
             not_done: Vec::new(),
             stops_wait: BTreeSet::new(),
             operations_begun: 0,
+            causes: Causes::default(),
+            trace_id: |_| None,
             adoption: Adoption::Observing,
             draining: false,
             shutdown_at: None,
@@ -141,6 +148,12 @@ impl Controller {
             given: engines,
         };
         Ok((controller, handle))
+    }
+
+    /// Has decisions tell the trace that their span belongs to: `trace_id` knows it, if spans are exported.
+    #[must_use]
+    pub fn with_trace_ids(self, trace_id: fn(&Span) -> Option<String>) -> Self {
+        Self { trace_id, ..self }
     }
 
     /// Runs until [`Handle::shutdown`].
@@ -174,15 +187,17 @@ impl Controller {
     /// One pass: reads what is known, plans, issues, publishes. Says when to look again at the latest.
     fn pass(&mut self, woken_by: WokenBy) -> Instant {
         self.reap();
-        for command in self.shared.take_commands() {
+        for (command, cause) in self.shared.take_commands() {
             self.obey(command);
+            self.causes.add(cause);
         }
         for ended in self.shared.take_ended() {
-            self.take_in_end(ended);
+            ended.span.clone().in_scope(|| self.take_in_end(ended));
         }
         self.take_in_reports();
         let running = |cluster: &Cluster, service| view::running(cluster, service);
-        self.demands.take_in(&self.settings, &self.clock, &mut self.cluster, &mut self.reactions, running);
+        let (cluster, reactions) = (&mut self.cluster, &mut self.reactions);
+        self.demands.take_in(&self.settings, &self.clock, cluster, reactions, &mut self.causes, running);
         let now = self.clock.now();
         self.judge_instances();
         let mut merged = self.cluster.merge(now);
@@ -213,6 +228,7 @@ impl Controller {
             }
             self.limit_rises(&plan);
         }
+        self.causes.clear();
         self.publish(&plan, &success, &preparing, &merged, now);
 
         let settled = self.cluster.state().fill_hold_until();

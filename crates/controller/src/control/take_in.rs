@@ -16,7 +16,7 @@ use crate::view;
 
 impl Controller {
     pub(super) fn take_in_end(&mut self, ended: Ended) {
-        let Ended { operation, order, result } = ended;
+        let Ended { operation, order, result, span: _ } = ended;
         let now = self.clock.now();
         let Some((key, in_flight)) = self.cluster.operation(operation) else { return };
         let (kind, decision, issued_at) = (in_flight.kind, in_flight.decision, in_flight.issued_at);

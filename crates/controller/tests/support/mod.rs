@@ -14,6 +14,7 @@ use controller::{
 use driver::{ContainerSpec, Driver};
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
 use planner::{Instance, Phase, Resources, Service};
+use tracing::Span;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -80,7 +81,7 @@ impl DemandTransport for Board {
             return Ok(DemandAnswer::NotModified { wait_applied });
         }
         let details: BTreeMap<String, DemandDetail> = BTreeMap::new();
-        Ok(DemandAnswer::Changed { etag: Some(sequence.to_string()), wait_applied, values, details })
+        Ok(DemandAnswer::Changed { etag: Some(sequence.to_string()), wait_applied, values, details, cause: Span::none() })
     }
 }
 

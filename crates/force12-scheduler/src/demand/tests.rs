@@ -68,7 +68,9 @@ async fn a_document_arrives_whole() {
     let request =
         FetchRequest { etag: Some("\"b3f1-16\"".to_owned()), wait: Some(Duration::from_millis(5_900)) };
     let answer = transport(&format!("{}/v1/demand", server.uri())).fetch(request).await.unwrap();
-    let DemandAnswer::Changed { etag, wait_applied, values, details } = answer else { panic!("{answer:?}") };
+    let DemandAnswer::Changed { etag, wait_applied, values, details, .. } = answer else {
+        panic!("{answer:?}")
+    };
     assert_eq!(etag.as_deref(), Some("\"b3f1-17\""));
     assert!(wait_applied);
     assert_eq!(values, [("batch".to_owned(), Ok(None)), ("web".to_owned(), Ok(Some(4)))].into());

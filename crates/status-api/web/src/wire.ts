@@ -134,6 +134,7 @@ export interface Decision {
   inputs: { service: string }[];
   actions: DecisionAction[];
   not_done: { service: string; reason: string; words: string }[];
+  trace_id?: string;
 }
 
 export interface DemandDocument {

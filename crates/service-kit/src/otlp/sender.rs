@@ -1,0 +1,129 @@
+//! The way to a collector over HTTP: bounded in time and in what is read of its answers, and the one place that says
+//! that a collector does not take what it is given.
+
+use std::error::Error;
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use opentelemetry_http::{HttpClient, HttpError, Request, Response};
+use reqwest::blocking::Client;
+
+use super::OtlpError;
+use super::environment::Target;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// As much of an answer as is read. It says at most how many of the spans were refused, and why.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+/// While a collector does not take what it is given, this is said no more often.
+const SAY_EVERY: Duration = Duration::from_mins(1);
+
+/// The client that all signals share. It runs on a thread of its own, so it must be made, and used, outside of any
+/// asynchronous runtime: the SDK's own threads use it.
+pub(crate) fn client() -> Result<Client, OtlpError> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        // The headers may hold secrets: they go where they were meant to go.
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(OtlpError::Client)
+}
+
+/// Sends one signal.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    client: Client,
+    signal: &'static str,
+    /// Without path and query, for people.
+    origin: String,
+    timeout: Duration,
+    trouble: Mutex<Trouble>,
+}
+
+/// What has gone wrong since it last went well.
+#[derive(Debug, Default)]
+struct Trouble {
+    failed: u64,
+    said_at: Option<Instant>,
+}
+
+impl Sender {
+    pub(crate) fn new(client: Client, signal: &'static str, target: &Target) -> Self {
+        let origin = target.endpoint.origin().ascii_serialization();
+        Self { client, signal, origin, timeout: target.timeout, trouble: Mutex::default() }
+    }
+
+    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut request = reqwest::blocking::Request::try_from(request)?;
+        *request.timeout_mut() = Some(self.timeout);
+        let answer = self.client.execute(request)?;
+        let mut response = Response::builder().status(answer.status());
+        if let Some(headers) = response.headers_mut() {
+            headers.extend(answer.headers().clone());
+        }
+        let mut body = Vec::new();
+        // What is longer is no answer to this; cut off, it is not read as one.
+        answer.take(ANSWER_MAX_BYTES).read_to_end(&mut body)?;
+        Ok(response.body(body.into())?)
+    }
+
+    fn say(&self, answer: &Result<Response<Bytes>, HttpError>) {
+        let why = match answer {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("answered {}", answer.status())),
+            Err(error) => Some(root(&**error)),
+        };
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = why else {
+            if trouble.failed > 0 {
+                tracing::info!(
+                    signal = self.signal,
+                    collector = self.origin,
+                    "the collector takes telemetry again"
+                );
+            }
+            *trouble = Trouble::default();
+            return;
+        };
+        trouble.failed += 1;
+        if trouble.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            trouble.said_at = Some(Instant::now());
+            tracing::warn!(
+                signal = self.signal,
+                collector = self.origin,
+                error = why,
+                failed = trouble.failed,
+                "the collector does not take telemetry; what it does not take is lost"
+            );
+        }
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.send(request);
+        self.say(&answer);
+        answer
+    }
+}
+
+/// What is at the bottom of an error: the layers above repeat the URL, and say less.
+fn root(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
