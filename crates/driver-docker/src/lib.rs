@@ -32,7 +32,6 @@ mod labels;
 mod lagging;
 mod observe;
 mod spec;
-mod trace;
 mod tls;
 mod trace;
 
