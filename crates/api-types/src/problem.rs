@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 /// The media type of a problem document.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// The code of a scheduler's answers while another one of its cluster acts.
+pub const STANDING_BY: &str = "standing-by";
+
 /// What went wrong with a request, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDocument {

@@ -1,21 +1,23 @@
 //! The scheduler's API: the state, the stream of it, why it is so, and the operator's commands.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
-use api_types::problem::ProblemDocument;
+use api_types::problem::{ProblemDocument, STANDING_BY};
 use api_types::snapshot::{InstanceSnapshot, STREAM_CONTAINERS_MAX, ServiceSnapshot, Snapshot};
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use controller::{CommandError, DecisionQuery, Handle, View};
 use planner::InstanceState;
 use serde::Deserialize;
 use service_kit::auth::Operator;
 use service_kit::health::Readiness;
+use service_kit::openapi::{ChangeRefused, Common};
 use service_kit::problem::{Json, Problem, Query};
 use service_kit::sse::{Message, StreamLimits, Streams};
 use tokio::sync::watch;
@@ -32,16 +34,52 @@ const SHOWN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How many decisions are answered where no limit is asked for.
 const DECISIONS_LIMIT_DEFAULT: usize = 50;
 
-/// What the handlers share.
+/// What this scheduler is: one that stands by, until it is the one that acts. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Role {
+    readiness: Readiness,
+    api: Arc<OnceLock<Api>>,
+}
+
+impl Role {
+    /// Stands by. Why is what `readiness` says.
+    pub fn standing_by(readiness: Readiness) -> Self {
+        Self { readiness, api: Arc::default() }
+    }
+
+    /// Acts from now on, by this controller. Streams end when `shutdown` is cancelled.
+    pub fn act(&self, handle: Handle, shutdown: CancellationToken) {
+        self.api.get_or_init(|| {
+            let (newest, readers) = watch::channel(None);
+            let limits = StreamLimits::default();
+            tokio::spawn(publish(handle.views(), newest, limits.interval_min));
+            Api { handle, streams: Streams::new(readers, shutdown, limits) }
+        });
+    }
+}
+
+/// What the handlers share, for as long as this is the scheduler that acts.
 #[derive(Clone)]
 struct Api {
     handle: Handle,
     streams: Streams,
 }
 
+impl FromRequestParts<Role> for Api {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, role: &Role) -> Result<Self, Problem> {
+        role.api.get().cloned().ok_or_else(|| {
+            let reason = role.readiness.reason().unwrap_or_else(|| "standing by".to_owned());
+            Problem::unavailable(reason).with_code(STANDING_BY)
+        })
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(title = "force12-scheduler", description = "The state of a cluster, why it is so, and the operator's commands."),
+    modifiers(&Common),
     tags(
         (name = "state", description = "What is, and why."),
         (name = "commands", description = "They take the operator's token, and hold until the scheduler's restart; lasting ones go into its configuration.")
@@ -50,7 +88,7 @@ struct Api {
 struct Document;
 
 /// The routes, and the document that describes them.
-fn routes(operator: Option<&Operator>) -> OpenApiRouter<Api> {
+fn routes(operator: Option<&Operator>) -> OpenApiRouter<Role> {
     let mut commands = OpenApiRouter::new()
         .routes(routes!(cordon))
         .routes(routes!(uncordon))
@@ -69,17 +107,15 @@ fn routes(operator: Option<&Operator>) -> OpenApiRouter<Api> {
 
 /// The document that describes the API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes(None).into_openapi()
+    let mut document = routes(None).into_openapi();
+    document.merge(service_kit::health::openapi());
+    document
 }
 
-/// The API of a controller. Streams end when `shutdown` is cancelled.
-pub fn router(handle: Handle, operator: &Operator, shutdown: CancellationToken) -> Router {
-    let (newest, readers) = watch::channel(None);
-    let limits = StreamLimits::default();
-    tokio::spawn(publish(handle.views(), newest, limits.interval_min));
-    let streams = Streams::new(readers, shutdown, limits);
+/// The API of a scheduler: while it stands by, everything is answered 503.
+pub fn router(role: Role, operator: &Operator) -> Router {
     let (router, _) = routes(Some(operator)).split_for_parts();
-    router.with_state(Api { handle, streams })
+    router.with_state(role)
 }
 
 /// Writes each new view once for all streams, at the pace at which they send. Ends with the controller.
@@ -152,9 +188,12 @@ fn lost_instances(view: &View) -> Vec<String> {
 /// The whole state at one moment, with every container.
 #[utoipa::path(
     get, path = "/v1/snapshot", tag = "state",
-    responses((status = 200, description = "The state", body = Snapshot))
+    responses(
+        (status = 200, description = "The state", body = Snapshot),
+        (status = 503, description = "Standing by while another scheduler of the cluster acts", body = ProblemDocument, content_type = "application/problem+json")
+    )
 )]
-async fn snapshot(State(api): State<Api>) -> Response {
+async fn snapshot(api: Api) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(convert::snapshot(&api.handle.view()))).into_response()
 }
 
@@ -167,10 +206,10 @@ async fn snapshot(State(api): State<Api>) -> Response {
     params(("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen; if it is the newest, the stream begins with the next")),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = 503, description = "Too many streams", body = ProblemDocument, content_type = "application/problem+json")
+        (status = 503, description = "Too many streams, or standing by", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
-async fn stream(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn stream(api: Api, headers: HeaderMap) -> Result<Response, Problem> {
     api.streams.open(&headers)
 }
 
@@ -196,13 +235,11 @@ struct DecisionsQuery {
     responses(
         (status = 200, description = "A page of decisions", body = Decisions),
         (status = 400, description = "The query is not one", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json")
+        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "Standing by while another scheduler of the cluster acts", body = ProblemDocument, content_type = "application/problem+json")
     )
 )]
-async fn decisions(
-    State(api): State<Api>,
-    Query(query): Query<DecisionsQuery>,
-) -> Result<Json<Decisions>, Problem> {
+async fn decisions(api: Api, Query(query): Query<DecisionsQuery>) -> Result<Json<Decisions>, Problem> {
     let limit = query.limit.unwrap_or(DECISIONS_LIMIT_DEFAULT);
     if !(1..=DECISIONS_LIMIT_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!(
@@ -227,31 +264,29 @@ async fn decisions(
     Ok(Json(Decisions { decisions: page, next_before }))
 }
 
-/// How every command is refused to whoever may not give it.
+/// How every command is answered where it cannot be given now.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "it is only read by those who generate the document")]
-enum Refused {
-    /// No token, or not the right one
-    #[response(status = 401, content_type = "application/problem+json")]
-    Unauthorized(ProblemDocument),
-    /// Not from there, or no token is configured
-    #[response(status = 403, content_type = "application/problem+json")]
-    Forbidden(ProblemDocument),
+enum NotNow {
+    /// Another scheduler of the cluster acts, too many commands wait, or this one ends.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(ProblemDocument),
 }
 
 /// Start nothing more on an instance
 ///
 /// What runs there stays.
 #[utoipa::path(
-    post, path = "/v1/instances/{name}/cordon", tag = "commands",
+    post, path = "/v1/instances/{name}/cordon", tag = "commands", security(("operator" = [])),
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        Refused,
-        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
+        ChangeRefused,
+        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json"),
+        NotNow
     )
 )]
-async fn cordon(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<InstanceSnapshot>, Problem> {
+async fn cordon(api: Api, Path(name): Path<String>) -> Result<Json<InstanceSnapshot>, Problem> {
     let done = api.handle.cordon(&name).await;
     api.instance(done, &name, InstanceState::Cordoned).await
 }
@@ -260,18 +295,16 @@ async fn cordon(State(api): State<Api>, Path(name): Path<String>) -> Result<Json
 ///
 /// Takes back a cordon or a drain.
 #[utoipa::path(
-    post, path = "/v1/instances/{name}/uncordon", tag = "commands",
+    post, path = "/v1/instances/{name}/uncordon", tag = "commands", security(("operator" = [])),
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        Refused,
-        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
+        ChangeRefused,
+        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json"),
+        NotNow
     )
 )]
-async fn uncordon(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-) -> Result<Json<InstanceSnapshot>, Problem> {
+async fn uncordon(api: Api, Path(name): Path<String>) -> Result<Json<InstanceSnapshot>, Problem> {
     let done = api.handle.uncordon(&name).await;
     api.instance(done, &name, InstanceState::Ready).await
 }
@@ -280,15 +313,16 @@ async fn uncordon(
 ///
 /// Nothing new starts there, and what runs there is stopped once its replacement runs elsewhere.
 #[utoipa::path(
-    post, path = "/v1/instances/{name}/drain", tag = "commands",
+    post, path = "/v1/instances/{name}/drain", tag = "commands", security(("operator" = [])),
     params(("name" = String, Path, description = "The instance")),
     responses(
         (status = 200, description = "The instance as it is now", body = InstanceSnapshot),
-        Refused,
-        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json")
+        ChangeRefused,
+        (status = 404, description = "No such instance", body = ProblemDocument, content_type = "application/problem+json"),
+        NotNow
     )
 )]
-async fn drain(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<InstanceSnapshot>, Problem> {
+async fn drain(api: Api, Path(name): Path<String>) -> Result<Json<InstanceSnapshot>, Problem> {
     let done = api.handle.drain(&name).await;
     api.instance(done, &name, InstanceState::Draining).await
 }
@@ -297,15 +331,16 @@ async fn drain(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<
 ///
 /// What runs is kept while it is wanted.
 #[utoipa::path(
-    post, path = "/v1/services/{name}/pause", tag = "commands",
+    post, path = "/v1/services/{name}/pause", tag = "commands", security(("operator" = [])),
     params(("name" = String, Path, description = "The service")),
     responses(
         (status = 200, description = "The service as it is now", body = ServiceSnapshot),
-        Refused,
-        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json")
+        ChangeRefused,
+        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json"),
+        NotNow
     )
 )]
-async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<ServiceSnapshot>, Problem> {
+async fn pause(api: Api, Path(name): Path<String>) -> Result<Json<ServiceSnapshot>, Problem> {
     let done = api.handle.pause(&name).await;
     api.service(done, &name, true).await
 }
@@ -314,15 +349,16 @@ async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<
 ///
 /// Takes back a pause.
 #[utoipa::path(
-    post, path = "/v1/services/{name}/resume", tag = "commands",
+    post, path = "/v1/services/{name}/resume", tag = "commands", security(("operator" = [])),
     params(("name" = String, Path, description = "The service")),
     responses(
         (status = 200, description = "The service as it is now", body = ServiceSnapshot),
-        Refused,
-        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json")
+        ChangeRefused,
+        (status = 404, description = "No such service", body = ProblemDocument, content_type = "application/problem+json"),
+        NotNow
     )
 )]
-async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<ServiceSnapshot>, Problem> {
+async fn resume(api: Api, Path(name): Path<String>) -> Result<Json<ServiceSnapshot>, Problem> {
     let done = api.handle.resume(&name).await;
     api.service(done, &name, false).await
 }

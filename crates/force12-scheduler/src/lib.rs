@@ -4,15 +4,20 @@
 //! - [`connections`], [`demand`]: the ways to engines and demand sources.
 //! - [`convert`], [`summary`]: the controller's words as the wire's, and in a sentence.
 //! - [`http`]: the API.
+//! - [`claim`], [`lock`], [`deadline`], [`init`]: which of several schedulers acts.
 //! - [`run`](mod@run), [`reload`], [`drain`](mod@drain), [`check`]: what the commands do.
 
 pub mod check;
+pub mod claim;
 pub mod config;
 pub mod connections;
 pub mod convert;
+pub mod deadline;
 pub mod demand;
 pub mod drain;
 pub mod http;
+pub mod init;
+pub mod lock;
 pub mod reload;
 pub mod run;
 pub mod summary;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use force12_scheduler::config::{self, Environment, Loaded};
+use force12_scheduler::claim::{self, Claim};
+use force12_scheduler::config::{self, Environment, Loaded, Settings};
 use force12_scheduler::connections::Connections;
-use force12_scheduler::{SERVICE, check, demand, drain, http, run};
+use force12_scheduler::lock::Lock;
+use force12_scheduler::{SERVICE, check, demand, drain, http, init, run};
 use service_kit::auth::Operator;
 use service_kit::cli::{self, Command};
 use service_kit::{generated, healthcheck, shutdown, telemetry};
@@ -75,6 +77,10 @@ fn main() -> ExitCode {
         SchedulerCommand::Drain { file, force, timeout_ms } => {
             // What runs is to be stopped; what it would be started with does not matter.
             with_config(&file, &|_| Some(String::new()), |loaded| {
+                let _lock = match lock_for_drain(&loaded.settings, force) {
+                    Ok(lock) => lock,
+                    Err(code) => return code,
+                };
                 match block_on(drain(&loaded, force, Duration::from_millis(timeout_ms))) {
                     Ok(()) => ExitCode::SUCCESS,
                     Err(error) => {
@@ -91,9 +97,21 @@ fn main() -> ExitCode {
 fn run(path: &Path) -> ExitCode {
     with_config(path, &|name| std::env::var(name).ok(), |loaded| {
         let settings = &loaded.settings;
+        if settings.lock.is_some() && init::is_first() {
+            return init::run().unwrap_or_else(|error| {
+                eprintln!("error: cannot run as a child of the first process: {error}");
+                ExitCode::FAILURE
+            });
+        }
         let token_file = settings.token_file.as_deref();
         let operator = match Operator::from_config(token_file, settings.listen, &settings.allowed_hosts) {
             Ok(operator) => operator,
+            Err(error) => return cli::refuse(&error),
+        };
+        let claim =
+            settings.lock.as_ref().map(|lock| Claim::make(&lock.file, lock.stalled_after)).transpose();
+        let mut claim = match claim {
+            Ok(claim) => claim,
             Err(error) => return cli::refuse(&error),
         };
         let cluster = [("force12.cluster", settings.controller.cluster.as_str())];
@@ -101,7 +119,11 @@ fn run(path: &Path) -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return cli::refuse(&error),
         };
-        match block_on(run::run(path, loaded, operator)) {
+        let ended = block_on(run::run(path, loaded, operator, claim.as_mut()));
+        if let Some(Err(error)) = claim.as_mut().map(Claim::exiting) {
+            tracing::warn!(%error);
+        }
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "ended");
@@ -109,6 +131,24 @@ fn run(path: &Path) -> ExitCode {
             }
         }
     })
+}
+
+/// Keeps schedulers from acting while containers go; none with `force`, or without a lock file.
+fn lock_for_drain(settings: &Settings, force: bool) -> Result<Option<Lock>, ExitCode> {
+    let Some(lock) = settings.lock.as_ref().filter(|_| !force) else { return Ok(None) };
+    let mut lock = Lock::open(&lock.file).map_err(|error| cli::refuse(&error))?;
+    if !lock.is_held() {
+        let holder = lock.holder().unwrap_or_else(|| "it has not said who it is".to_owned());
+        eprintln!(
+            "error: another process acts for cluster {} ({holder}); end it first, or use --force",
+            settings.controller.cluster
+        );
+        return Err(ExitCode::FAILURE);
+    }
+    if let Err(error) = lock.sign(&claim::signature("drain", settings, "")) {
+        eprintln!("warning: cannot write into {} who acts: {error}", lock.path().display());
+    }
+    Ok(Some(lock))
 }
 
 async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<()> {

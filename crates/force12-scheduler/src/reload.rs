@@ -1,5 +1,6 @@
 //! A changed configuration file, applied while the scheduler runs, whole or not at all.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -36,8 +37,8 @@ pub struct Reload {
     pub connections: Connections,
     /// For new demand sources.
     pub client: Client,
-    /// The controller.
-    pub handle: Handle,
+    /// The controller; `None` while there is none: what holds is then what it will start with.
+    pub handle: Option<Handle>,
     /// The settings in force.
     pub settings: watch::Sender<Settings>,
 }
@@ -72,8 +73,8 @@ enum Refused {
 }
 
 impl Reload {
-    /// Watches the file for ever.
-    pub async fn run(mut self) {
+    /// Watches the file for ever. While there is no controller it may be dropped at any time, and run again.
+    pub async fn run(&mut self) -> Infallible {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Refused for a reason that may pass by itself, such as an instance that has first to be emptied.
@@ -128,9 +129,11 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         needs_no_restart(&before, &settings).map_err(Refused::File)?;
-        let connections = self.connections.changed_to(&settings, &self.client);
-        self.handle.update(settings.controller.clone(), connections.engines()).await?;
-        self.connections = connections;
+        if let Some(handle) = &self.handle {
+            let connections = self.connections.changed_to(&settings, &self.client);
+            handle.update(settings.controller.clone(), connections.engines()).await?;
+            self.connections = connections;
+        }
         self.settings.send_replace(settings);
         Ok(true)
     }
@@ -142,6 +145,7 @@ fn needs_no_restart(before: &Settings, after: &Settings) -> Result<(), String> {
         ("listen", before.listen != after.listen),
         ("token_file", before.token_file != after.token_file),
         ("allowed_hosts", before.allowed_hosts != after.allowed_hosts),
+        ("lock_file or stalled_after_ms", before.lock != after.lock),
     ]
     .into_iter()
     .filter_map(|(key, changed)| changed.then_some(key))
@@ -198,7 +202,7 @@ fill = true
             stamp,
             connections,
             client,
-            handle,
+            handle: Some(handle),
             settings: watch::Sender::new(settings),
         }
     }
@@ -218,7 +222,7 @@ fill = true
         let driver = reload.connections.drivers().next().unwrap();
         assert!(reload.apply().await.unwrap());
         assert_eq!(slots(&reload), 2);
-        let capacity = reload.handle.view().instances[0].capacity.slots;
+        let capacity = reload.handle.as_ref().unwrap().view().instances[0].capacity.slots;
         assert_eq!(capacity, 2, "the controller has it");
         let another = reload.connections.drivers().next().unwrap();
         assert!(!std::sync::Arc::ptr_eq(&driver, &another), "its driver knows the new capacity");

@@ -10,9 +10,12 @@ use service_kit::health::{self, Readiness};
 use service_kit::{http, metrics, shutdown, trace};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use crate::claim::{self, Claim, ClaimError};
 use crate::config::{Loaded, Settings};
 use crate::connections::Connections;
+use crate::http::Role;
 use crate::reload::{self, Reload, Stamp};
 use crate::{SERVICE, demand};
 
@@ -22,8 +25,22 @@ const ACTIONS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `drain_on_exit` may take beyond the longest grace.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs until SIGTERM or SIGINT. The configuration and the token are known to hold.
-pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Result<()> {
+/// Tells the recorder what the metric of this file means.
+fn describe_metrics() {
+    ::metrics::describe_gauge!(
+        "force12_leader",
+        "1 while this scheduler acts for its cluster, 0 while it stands by."
+    );
+}
+
+/// Runs until SIGTERM or SIGINT. The configuration and the token are known to hold. With a claim, no engine is touched
+/// before it is granted.
+pub async fn run(
+    path: &Path,
+    loaded: Loaded,
+    operator: Operator,
+    mut claim: Option<&mut Claim>,
+) -> anyhow::Result<()> {
     // Before the file could change again: what changes from here on is a change.
     let stamp = Stamp::of(path);
     let Loaded { settings, warnings } = loaded;
@@ -33,6 +50,7 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
     let metrics = metrics::install().context("cannot set up metrics")?;
     controller::describe_metrics();
     reload::describe_metrics();
+    describe_metrics();
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
@@ -41,31 +59,104 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
         )
     })?;
     let client = demand::client().context("cannot set up the http client for demand sources")?;
-    let connections = Connections::default().changed_to(&settings, &client);
+    let readiness = Readiness::not_ready("standing by");
+    let role = Role::standing_by(readiness.clone());
+    let openapi =
+        serde_json::to_string(&crate::http::openapi()).context("cannot write the openapi document")?;
+    let router = crate::http::router(role.clone(), &operator).merge(health::routes(
+        SERVICE,
+        readiness.clone(),
+        metrics.clone(),
+        openapi,
+    ));
+    tokio::spawn(metrics.upkeep());
+    let serving = tokio::spawn(http::serve(listener, router, shutdown.clone(), http::Limits::default()));
 
-    let seed = rand::random();
+    let mut reload = Reload {
+        path: path.to_owned(),
+        stamp,
+        connections: Connections::default(),
+        client,
+        handle: None,
+        settings: watch::Sender::new(settings),
+    };
     let epoch = format!("{:08x}", rand::random::<u32>());
-    tracing::info!(cluster = settings.controller.cluster, epoch, seed, "configuration holds");
+    let served = async { serving.await.context("the http server has failed")?.context("cannot serve http") };
+    if let Some(claim) = claim.as_deref_mut() {
+        if !stand_by(claim, &mut reload, &readiness, &shutdown).await? {
+            claim.exiting()?;
+            return served.await;
+        }
+        let settings = reload.settings.borrow();
+        let details = format!(", epoch {epoch}, listening on {}", settings.listen);
+        claim.sign(&claim::signature("run", &settings, &details));
+    } else {
+        tracing::info!("no lock_file: nothing keeps a second scheduler of this cluster from acting too");
+    }
+    let upheld = async {
+        match claim {
+            Some(claim) => claim.upheld().await,
+            None => std::future::pending().await,
+        }
+    };
+    let acting = async { tokio::try_join!(act(epoch, reload, &role, &readiness, &shutdown), served) };
+    tokio::select! {
+        acted = acting => acted?,
+        lost = upheld => return Err(lost.into()),
+    };
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Waits until this scheduler is the one that acts, with the configuration kept up to date; false if it is to end
+/// before.
+async fn stand_by(
+    claim: &mut Claim,
+    reload: &mut Reload,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> Result<bool, ClaimError> {
+    ::metrics::gauge!("force12_leader").set(0.0);
+    let tell = |reason: String| {
+        if readiness.reason().as_ref() != Some(&reason) {
+            tracing::info!("{reason}");
+            readiness.set_not_ready(reason);
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(false),
+        granted = claim.granted(tell) => granted.map(|()| true),
+        never = reload.run() => match never {},
+    }
+}
+
+/// Runs the controller until it is told to end; the workloads run on, unless they are to be drained.
+async fn act(
+    epoch: String,
+    mut reload: Reload,
+    role: &Role,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let in_force = reload.settings.subscribe();
+    let settings = in_force.borrow().clone();
+    reload.connections = reload.connections.changed_to(&settings, &reload.client);
+    let seed = rand::random();
+    tracing::info!(cluster = settings.controller.cluster, epoch, seed, "configuration holds; acting");
     let (controller, handle) = Controller::new(Parts {
-        settings: settings.controller.clone(),
-        engines: connections.engines(),
+        settings: settings.controller,
+        engines: reload.connections.engines(),
         clock: Clock::system(),
         seed,
         epoch,
     })?;
+    readiness.set_not_ready("no engine has been observed yet");
+    role.act(handle.clone(), shutdown.clone());
+    ::metrics::gauge!("force12_leader").set(1.0);
     let mut looping = tokio::spawn(controller.with_trace_ids(trace::trace_id).run());
-    let readiness = Readiness::not_ready("no engine has been observed yet");
     tokio::spawn(crate::http::follow_readiness(handle.views(), readiness.clone()));
-    let (settings, in_force) = watch::channel(settings);
-    tokio::spawn(
-        Reload { path: path.to_owned(), stamp, connections, client, handle: handle.clone(), settings }.run(),
-    );
-    tokio::spawn(metrics.clone().upkeep());
-    let openapi =
-        serde_json::to_string(&crate::http::openapi()).context("cannot write the openapi document")?;
-    let router = crate::http::router(handle.clone(), &operator, shutdown.clone())
-        .merge(health::routes(SERVICE, readiness, metrics, openapi));
-    let serving = tokio::spawn(http::serve(listener, router, shutdown.clone(), http::Limits::default()));
+    reload.handle = Some(handle.clone());
+    tokio::spawn(async move { reload.run().await });
 
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -76,9 +167,7 @@ pub async fn run(path: &Path, loaded: Loaded, operator: Operator) -> anyhow::Res
         }
     }
     let settings = in_force.borrow().clone();
-    let ((), served) = tokio::join!(end(&handle, &settings), serving);
-    served.context("the http server has failed")?.context("cannot serve http")?;
-    tracing::info!("ended");
+    end(&handle, &settings).await;
     Ok(())
 }
 

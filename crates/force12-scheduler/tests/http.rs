@@ -18,7 +18,7 @@ use controller::{
 };
 use driver::ContainerSpec;
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
-use force12_scheduler::http;
+use force12_scheduler::http::{self, Role};
 use futures_util::StreamExt as _;
 use planner::{Instance, Resources, Service};
 use serde::de::DeserializeOwned;
@@ -36,7 +36,13 @@ struct Demands(u32);
 impl DemandTransport for Demands {
     async fn fetch(&self, _: FetchRequest) -> Result<DemandAnswer, FeedError> {
         let values = BTreeMap::from([("priority1".to_owned(), Ok(Some(self.0)))]);
-        Ok(DemandAnswer::Changed { etag: None, wait_applied: false, values, details: BTreeMap::new(), cause: tracing::Span::none() })
+        Ok(DemandAnswer::Changed {
+            etag: None,
+            wait_applied: false,
+            values,
+            details: BTreeMap::new(),
+            cause: tracing::Span::none(),
+        })
     }
 }
 
@@ -84,7 +90,9 @@ impl Api {
         let secret = token.map(|token| Secret::token(token, "test").unwrap());
         let operator =
             Operator::new(secret.as_ref(), listen.parse().unwrap(), &["scheduler".to_owned()]).unwrap();
-        let router = http::router(handle.clone(), &operator, shutdown.clone());
+        let role = Role::standing_by(Readiness::not_ready("standing by"));
+        let router = http::router(role.clone(), &operator);
+        role.act(handle.clone(), shutdown.clone());
         let mut views = handle.views();
         let settled = views.wait_for(|view| view.success);
         tokio::time::timeout(Duration::from_mins(10), settled).await.expect("it settles").unwrap();
