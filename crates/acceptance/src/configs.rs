@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::stack::{FILL, IMPORTANT, INSTANCES, SLOTS_PER_INSTANCE};
+use crate::stack::{FILL, IMPORTANT, SLOTS_PER_INSTANCE};
 
 /// demand-rng's: a walk between 0 and 9.
 pub(crate) fn demand_rng(listen: SocketAddr, interval_ms: u64, seed: u64) -> String {
@@ -25,17 +25,18 @@ seed = {seed}
 pub(crate) struct Scheduler<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) cluster: &'a str,
-    pub(crate) engine: &'a str,
+    /// Each instance's name, and its engine's address.
+    pub(crate) instances: &'a [(&'a str, String)],
     pub(crate) image: &'a str,
     pub(crate) network: &'a str,
     pub(crate) demand_url: &'a str,
 }
 
 impl Scheduler<'_> {
-    /// force12-scheduler's: three instances on one engine, one service on demand, one that fills.
+    /// force12-scheduler's: the instances, one service on demand, one that fills.
     pub(crate) fn to_toml(&self) -> String {
-        let Self { listen, cluster, engine, image, network, demand_url } = self;
-        let instance = |name: &str| {
+        let Self { listen, cluster, instances, image, network, demand_url } = self;
+        let instance = |(name, engine): &(&str, String)| {
             format!(
                 r#"
 [[instance]]
@@ -45,7 +46,7 @@ capacity = {{ slots = {SLOTS_PER_INSTANCE} }}
 "#
             )
         };
-        let instances = INSTANCES.map(instance).concat();
+        let instances: String = instances.iter().map(instance).collect();
         format!(
             r#"
 cluster = "{cluster}"
@@ -80,12 +81,20 @@ log = {{ driver = "json-file", options = {{ max-size = "1m", max-file = "1" }} }
 }
 
 /// status-api's.
-pub(crate) fn status_api(listen: SocketAddr, scheduler_url: &str, demand_url: &str) -> String {
+pub(crate) fn status_api(
+    listen: SocketAddr,
+    scheduler_url: &str,
+    demand_url: &str,
+    history_window_ms: u64,
+) -> String {
     format!(
         r#"
 listen = "{listen}"
 scheduler_url = "{scheduler_url}"
 demand_url = "{demand_url}"
+
+[history]
+window_ms = {history_window_ms}
 "#
     )
 }

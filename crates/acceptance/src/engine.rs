@@ -57,14 +57,17 @@ impl Engine {
                 "these checks need an engine on this machine, and DOCKER_HOST is {address}: name a unix socket"
             );
         }
-        let docker = Docker::connect_with_unix(&address, CALL_TIMEOUT_S, bollard::API_DEFAULT_VERSION)
-            .with_context(needed)?;
+        Self::at(&address).await.with_context(needed)
+    }
+
+    /// The engine at a unix socket.
+    pub async fn at(address: &str) -> Result<Self> {
+        let docker = Docker::connect_with_unix(address, CALL_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
         let docker = tokio::time::timeout(PING_TIMEOUT, docker.negotiate_version())
             .await
-            .with_context(needed)?
-            .with_context(needed)?;
-        docker.ping().await.with_context(needed)?;
-        Ok(Self { docker, address })
+            .with_context(|| format!("{address} does not answer"))??;
+        docker.ping().await?;
+        Ok(Self { docker, address: address.to_owned() })
     }
 
     /// Where it is, as Force12's configuration has it.

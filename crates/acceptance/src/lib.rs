@@ -8,7 +8,8 @@
 //! with `name=acceptance.stranger-of-acc-` for the strangers.
 //!
 //! `cargo test -p acceptance` needs a Docker engine on this machine, and fails without one. The checks of one
-//! engine would disturb each other, so they take turns.
+//! engine would disturb each other, so they take turns. Those of several engines (`--test lost_engines`, [`farm`])
+//! start their own and need root, `ip`, `iptables` and `nsenter`.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
@@ -16,15 +17,18 @@
 //! | `FORCE12_BIN_DIR` | where the built services are | they are built, in the profile of the checks |
 //! | `FORCE12_ACCEPTANCE_KILLS` | how often the scheduler is killed | 10 |
 //! | `FORCE12_ACCEPTANCE_WATCH_S` | how long default demand is watched, in seconds | 120 |
+//! | `FORCE12_ACCEPTANCE_OUTAGE_S` | how long an engine is lost, in seconds | 30 |
 //! | `FORCE12_ACCEPTANCE_SEED` | the seed of whatever is random | 1 |
 
 pub mod binaries;
 mod configs;
 pub mod demand;
 pub mod engine;
+pub mod farm;
 pub mod floor;
 pub mod http;
 pub mod observer;
+pub mod pool;
 pub mod service;
 pub mod stack;
 pub mod timeline;

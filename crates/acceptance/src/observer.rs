@@ -36,8 +36,13 @@ impl Observer {
     /// Begins to follow `cluster`. No event from now on is missed: the engine replays those between this call
     /// and the moment the stream stands.
     pub fn follow(engine: &Engine, cluster: &str) -> Self {
-        let now = now_ns();
-        let since = format!("{}.{:09}", now / 1_000_000_000, now % 1_000_000_000);
+        Self::follow_since(engine, cluster, now_ns())
+    }
+
+    /// The same from a moment in the past on. An engine remembers its last 256 events, and none from before its
+    /// own start.
+    pub fn follow_since(engine: &Engine, cluster: &str, since: Nanos) -> Self {
+        let since = format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000);
         let kinds = HashMap::from([("type", vec!["container", "image"])]);
         let options = EventsOptionsBuilder::default().since(&since).filters(&kinds).build();
         let docker = engine.docker().clone();
@@ -70,6 +75,17 @@ impl Observer {
     /// What has been seen of the cluster's containers so far.
     pub fn timeline(&self) -> Result<Timeline> {
         self.read(|record| Timeline::new(record.ours.clone()))
+    }
+
+    /// What has been seen of the cluster's containers until now, or until the stream ended: for an engine that is
+    /// killed on purpose.
+    pub fn seen_to_the_end(&self) -> Vec<Event> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).ours.clone()
+    }
+
+    /// Changes with whatever is seen.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
     }
 
     /// What has been seen of the run's strangers so far: whatever stands here beside their own creation and

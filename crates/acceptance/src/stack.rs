@@ -37,7 +37,7 @@ pub const IMPORTANT: &str = "priority1";
 pub const FILL: &str = "priority2";
 
 /// The operator's token of every service here.
-const TOKEN: &str = "acceptance-operator-token-0123456789";
+pub(crate) const TOKEN: &str = "acceptance-operator-token-0123456789";
 
 /// One engine, one run at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -52,12 +52,14 @@ pub struct Options {
     pub interval_ms: u64,
     /// The seed of the generated demand.
     pub seed: u64,
+    /// Milliseconds of history that status-api keeps.
+    pub history_window_ms: u64,
 }
 
 impl Default for Options {
     /// As in the demo: a step every three seconds, workloads on the host's network.
     fn default() -> Self {
-        Self { network: "host", interval_ms: 3_000, seed: 1 }
+        Self { network: "host", interval_ms: 3_000, seed: 1, history_window_ms: 900_000 }
     }
 }
 
@@ -117,11 +119,12 @@ impl Stack {
         };
         let demand_rng =
             service("demand-rng", &|listen| configs::demand_rng(listen, options.interval_ms, options.seed))?;
+        let instances = INSTANCES.map(|name| (name, engine.address().to_owned()));
         let scheduler = service("force12-scheduler", &|listen| {
             let config = configs::Scheduler {
                 listen,
                 cluster: &cluster,
-                engine: engine.address(),
+                instances: &instances,
                 image: &image,
                 network: options.network,
                 demand_url: &demand_rng.url("/v1/demand"),
@@ -129,7 +132,8 @@ impl Stack {
             config.to_toml()
         })?;
         let status_api = service("status-api", &|listen| {
-            configs::status_api(listen, &scheduler.url(""), &demand_rng.url(""))
+            let (scheduler, demand_rng) = (scheduler.url(""), demand_rng.url(""));
+            configs::status_api(listen, &scheduler, &demand_rng, options.history_window_ms)
         })?;
 
         let mut stack = Self {
@@ -158,13 +162,7 @@ impl Stack {
 
     /// Holds the demand of the important service at `containers`.
     pub async fn hold(&self, containers: u32) -> Result<()> {
-        let answer = self
-            .demand_rng
-            .request(Method::PUT, "/v1/demand")
-            .json(&json!({ "demand": { IMPORTANT: containers } }))
-            .send()
-            .await?;
-        expect_success(answer, "hold demand").await
+        hold(&self.demand_rng, containers).await
     }
 
     /// Gives demand back to the generator.
@@ -318,6 +316,13 @@ async fn start_strangers(
 fn state_of(container: &bollard::models::ContainerInspectResponse) -> String {
     let state = container.state.as_ref().and_then(|state| state.status);
     state.map(|status| status.to_string()).unwrap_or_default()
+}
+
+/// Has a demand source hold the demand of the important service at `containers`.
+pub(crate) async fn hold(demand_rng: &Service, containers: u32) -> Result<()> {
+    let body = json!({ "demand": { IMPORTANT: containers } });
+    let answer = demand_rng.request(Method::PUT, "/v1/demand").json(&body).send().await?;
+    expect_success(answer, "hold demand").await
 }
 
 async fn expect_success(answer: reqwest::Response, what: &str) -> Result<()> {
