@@ -27,7 +27,14 @@ fn full(instances: u32) -> State {
             let service = if slot % 5 < 2 { web } else { batch };
             let key = ContainerKey { instance, service, ordinal: slot };
             let since = Millis(u64::from(slot));
-            let container = Container { key, phase: Phase::Running, operation: None, since, outdated: false };
+            let container = Container {
+                key,
+                phase: Phase::Running,
+                fault: None,
+                operation: None,
+                since,
+                outdated: false,
+            };
             state.apply(Delta::Container(container));
         }
     }

@@ -6,7 +6,7 @@
 //! been promised at this moment: a start that needs more waits for containers that are leaving.
 
 use crate::model::{
-    Container, ContainerKey, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase,
+    Container, ContainerKey, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase,
     Resources, ServiceId,
 };
 use crate::reasons::{StartReason, StopReason};
@@ -69,8 +69,16 @@ pub(crate) struct Frozen {
 pub(crate) struct Tally {
     /// Containers that stay and run, or will: what the target is held against.
     pub(crate) kept: u32,
-    /// Of these, those that run now.
+    /// Of these, those that run now and are of use.
     pub(crate) running: u32,
+    /// Of the running, those of the service's generation that have run for long enough to be trusted.
+    pub(crate) proven: u32,
+    /// Of the running, those of the service's generation that have not.
+    pub(crate) unproven: u32,
+    /// Of the kept, those that have run and are of no use any more.
+    pub(crate) unhealthy: u32,
+    /// Of the kept, those that have not become ready in time.
+    pub(crate) not_ready: u32,
     /// Of the kept, those on draining instances.
     pub(crate) on_draining: u32,
     /// Of the kept, those of an older generation.
@@ -100,7 +108,7 @@ pub(crate) struct Board<'a> {
 impl<'a> Board<'a> {
     pub(crate) fn new(state: &'a State, now: Millis) -> Self {
         let mut tallies = vec![Tally::default(); state.services().len()];
-        let spots = state.instance_ids().map(|id| Spot::new(state, id, &mut tallies)).collect();
+        let spots = state.instance_ids().map(|id| Spot::new(state, id, now, &mut tallies)).collect();
         Self { state, now, spots, tallies }
     }
 
@@ -167,8 +175,7 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.minus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            let draining = spot.state == InstanceState::Draining;
-            self.tallies[service.index()].count_out(container, draining);
+            self.tallies[service.index()].count_out(Counted::of(self.state, container, self.now));
         }
     }
 
@@ -191,8 +198,7 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.plus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            let draining = spot.state == InstanceState::Draining;
-            self.tallies[service.index()].count_in(container, draining);
+            self.tallies[service.index()].count_in(Counted::of(self.state, container, self.now));
         }
     }
 
@@ -242,9 +248,21 @@ impl<'a> Board<'a> {
         everywhere.max(here).filter(|&until| until > self.now)
     }
 
-    /// How long a container has run, in milliseconds: the work that would be lost with it.
+    /// How long a container has run, in milliseconds: the work that would be lost with it. One that is of no use
+    /// does none.
     pub(crate) fn work_ms(&self, container: &Container) -> u64 {
-        self.now.since(container.since)
+        if container.fault.is_some() { 0 } else { self.now.since(container.since) }
+    }
+
+    /// Whether it has not run its service's `min_runtime_ms` yet.
+    pub(crate) fn is_young(&self, container: &Container) -> bool {
+        let min_runtime_ms = self.state.service(container.key.service).min_runtime_ms;
+        container.fault.is_none() && self.now.since(container.since) < min_runtime_ms
+    }
+
+    /// Whether it is of its service's generation, and has yet to show that it keeps running.
+    pub(crate) fn is_unproven(&self, container: &Container) -> bool {
+        Counted::of(self.state, container, self.now).unproven
     }
 }
 
@@ -255,11 +273,52 @@ impl Fate {
     }
 }
 
+/// What of a container its service's tally counts.
+#[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is counted by itself")]
+struct Counted {
+    running: bool,
+    unproven: bool,
+    outdated: bool,
+    draining: bool,
+    fault: Option<Fault>,
+}
+
+impl Counted {
+    fn of(state: &State, container: &Container, now: Millis) -> Self {
+        let running = container.runs();
+        let proven_after_ms = state.service(container.key.service).proven_after_ms;
+        Self {
+            running,
+            unproven: running && !container.outdated && now.since(container.since) < proven_after_ms,
+            outdated: container.outdated,
+            draining: state.instance(container.key.instance).state == InstanceState::Draining,
+            fault: container.fault,
+        }
+    }
+}
+
 impl Tally {
-    /// How many that run now may be taken by others before fewer than the target run: a successor that is
-    /// still on its way does not count yet.
+    /// How many may be taken by others before fewer than the target serve: a successor that is still on its way, or on
+    /// trial, does not count yet.
     pub(crate) const fn surplus(&self) -> u32 {
-        self.running.saturating_sub(self.limit)
+        self.surplus_over(self.limit)
+    }
+
+    /// As [`Self::surplus`], were this the target.
+    pub(crate) const fn surplus_over(&self, limit: u32) -> u32 {
+        self.serving().saturating_sub(limit)
+    }
+
+    /// How many stand for the target until others run in their place: what runs, and what did and is unhealthy now.
+    pub(crate) const fn serving(&self) -> u32 {
+        let on_trial = if self.is_on_trial() { self.unproven } else { 0 };
+        self.running + self.unhealthy - on_trial
+    }
+
+    /// Whether there are outdated containers, and successors of which none has run for long enough to be trusted.
+    pub(crate) const fn is_on_trial(&self) -> bool {
+        self.outdated > 0 && self.proven == 0 && self.unproven > 0
     }
 
     /// How many more may be taken by others before the service falls below its share.
@@ -267,31 +326,36 @@ impl Tally {
         self.kept.saturating_sub(self.share)
     }
 
-    fn count_in(&mut self, container: &Container, draining: bool) {
+    fn count_in(&mut self, container: Counted) {
         self.kept += 1;
-        if container.phase == Phase::Running {
-            self.running += 1;
-        } else {
-            self.coming += 1;
-        }
-        self.on_draining += u32::from(draining);
+        *self.of_its_kind(container) += 1;
+        self.proven += u32::from(container.running && !container.unproven && !container.outdated);
+        self.unproven += u32::from(container.unproven);
+        self.on_draining += u32::from(container.draining);
         self.outdated += u32::from(container.outdated);
     }
 
-    fn count_out(&mut self, container: &Container, draining: bool) {
+    fn count_out(&mut self, container: Counted) {
         self.kept -= 1;
-        if container.phase == Phase::Running {
-            self.running -= 1;
-        } else {
-            self.coming -= 1;
-        }
-        self.on_draining -= u32::from(draining);
+        *self.of_its_kind(container) -= 1;
+        self.proven -= u32::from(container.running && !container.unproven && !container.outdated);
+        self.unproven -= u32::from(container.unproven);
+        self.on_draining -= u32::from(container.draining);
         self.outdated -= u32::from(container.outdated);
+    }
+
+    const fn of_its_kind(&mut self, container: Counted) -> &mut u32 {
+        match (container.fault, container.running) {
+            (Some(Fault::NotReady), _) => &mut self.not_ready,
+            (Some(Fault::Unhealthy), _) => &mut self.unhealthy,
+            (None, true) => &mut self.running,
+            (None, false) => &mut self.coming,
+        }
     }
 }
 
 impl Spot {
-    fn new(state: &State, id: InstanceId, tallies: &mut [Tally]) -> Self {
+    fn new(state: &State, id: InstanceId, now: Millis, tallies: &mut [Tally]) -> Self {
         let instance = state.instance(id);
         let containers = state.containers_on(id);
         let left = |key: ContainerKey| {
@@ -328,11 +392,11 @@ impl Spot {
             match standing {
                 Standing::Settled | Standing::Busy => {
                     spot.committed = spot.committed.plus(request);
-                    tally.count_in(container, instance.state == InstanceState::Draining);
+                    tally.count_in(Counted::of(state, container, now));
                 }
                 Standing::Waiting => {
                     spot.committed = spot.committed.plus(request);
-                    tally.count_in(container, instance.state == InstanceState::Draining);
+                    tally.count_in(Counted::of(state, container, now));
                     waiting.push(container);
                 }
                 Standing::Leaving => {

@@ -105,7 +105,7 @@ pub fn demand_met(state: &State, plan: &Plan, now: Millis) -> Result<(), String>
         if !alone || held || unknown || service.removed {
             continue;
         }
-        if have > target {
+        if have > target.saturating_add(on_trial(state, id, now)) {
             return Err(format!("{} runs {have} of {target}", service.name));
         }
         for instance in state.instance_ids() {
@@ -117,6 +117,53 @@ pub fn demand_met(state: &State, plan: &Plan, now: Millis) -> Result<(), String>
                 let name = &state.instance(instance).name;
                 return Err(format!("{} runs {have} of {target}, and {name} has room for it", service.name));
             }
+        }
+    }
+    Ok(())
+}
+
+/// How many a service may have beside its target while a new generation of it is on trial: one, or the successors of
+/// what is on draining instances.
+fn on_trial(state: &State, id: ServiceId, now: Millis) -> u32 {
+    let proven_after_ms = state.service(id).proven_after_ms;
+    let all = || state.containers().filter(|container| container.key.service == id);
+    let trial = |it: &Container| !it.outdated && it.runs() && now.since(it.since) < proven_after_ms;
+    if !all().any(|it| it.outdated) || !all().any(trial) {
+        return 0;
+    }
+    let draining = all().filter(|it| state.instance(it.key.instance).state == InstanceState::Draining);
+    u32::try_from(draining.count()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Of a rollout: an outdated container of a service that has a priority to itself goes only while as many as its
+/// target run without it. (Frozen ones aside.)
+pub fn rollout(state: &State, plan: &Plan, now: Millis) -> Result<(), String> {
+    for id in state.service_ids() {
+        let Some(target) = plan.service(id).target else { continue };
+        let priority = state.service(id).priority;
+        let alone = state.services().iter().filter(|other| other.priority == priority).count() == 1;
+        let leaves = |key: ContainerKey| {
+            plan.actions.iter().any(|action| {
+                action.container() == key && matches!(action, Action::Stop { .. } | Action::Freeze { .. })
+            })
+        };
+        let goes = plan.actions.iter().any(|action| {
+            matches!(action, Action::Stop { container, reason: StopReason::Outdated }
+                if container.service == id && state.container(*container).is_some_and(Container::runs))
+        });
+        if !goes || !alone || state.demand(id, now).containers.is_none() {
+            continue;
+        }
+        let left = state.containers().filter(|container| {
+            container.key.service == id
+                && container.runs()
+                && state.instance(container.key.instance).state != InstanceState::Lost
+                && matches!(standing(state, container), Standing::Settled | Standing::Busy)
+                && !leaves(container.key)
+        });
+        if u32::try_from(left.count()).unwrap_or(u32::MAX) < target {
+            let name = &state.service(id).name;
+            return Err(format!("an outdated container of {name} goes, and fewer than {target} are left"));
         }
     }
     Ok(())

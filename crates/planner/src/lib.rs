@@ -36,8 +36,8 @@
 //! 3. What goes whatever is wanted: of removed services, fill on draining instances, frozen containers that nobody
 //!    wants (`standby`), and what an instance holds above its capacity (`victims`).
 //! 4. One priority after the other (`settle`): shares among equals (`share`), surplus away, what lacks placed where
-//!    it costs least (`placing`) in the room of the cheapest victims (`victims`), outdated containers replaced; and
-//!    for whatever is wanted and not done, why ([`NotDone`]).
+//!    it costs least (`placing`) in the room of the cheapest victims (`victims`), unhealthy and outdated containers
+//!    replaced (`replace`); and for whatever is wanted and not done, why ([`NotDone`]).
 //! 5. Standbys, if all demand is met (`standby`).
 //! 6. The decisions become actions in order, each start paired with what it waits for (`issue`).
 //!
@@ -72,6 +72,7 @@ mod model;
 mod placing;
 mod plan;
 mod reasons;
+mod replace;
 mod settle;
 mod share;
 mod standby;
@@ -82,8 +83,8 @@ mod targets;
 mod victims;
 
 pub use model::{
-    Container, ContainerKey, Freshness, Instance, InstanceId, InstanceState, Millis, OnPreempt, OnStale,
-    Operation, Phase, Placement, Reading, Resources, Service, ServiceId, ServiceKind,
+    Container, ContainerKey, Fault, Freshness, Instance, InstanceId, InstanceState, Millis, OnPreempt,
+    OnStale, Operation, Phase, Placement, Reading, Resources, Service, ServiceId, ServiceKind,
 };
 pub use plan::{Action, Plan, ServicePlan, Success, plan};
 pub use reasons::{NotDone, RemoveReason, StartReason, StopReason};

@@ -261,6 +261,9 @@ pub struct Service {
     pub scale_down_after_ms: u64,
     /// A container younger than this is the last choice as a victim, and is not stopped for a change of share.
     pub min_runtime_ms: u64,
+    /// The first container of a new generation is trusted to take over from an older one once it has run for this
+    /// long; 0 is at once.
+    pub proven_after_ms: u64,
     /// A demand not confirmed for this long is stale.
     pub stale_after_ms: u64,
     /// What a stale demand becomes.
@@ -287,6 +290,7 @@ impl Service {
             placement: Placement::Spread,
             scale_down_after_ms: 0,
             min_runtime_ms: 0,
+            proven_after_ms: 0,
             stale_after_ms: 15_000,
             on_stale: OnStale::Hold,
             paused: false,
@@ -358,6 +362,15 @@ pub enum Phase {
     Exited,
 }
 
+/// Why a container that takes its room is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// It has not become ready in time: a start that has failed. It is stopped.
+    NotReady,
+    /// It was ready, and is no longer. It does not count as running, and is replaced.
+    Unhealthy,
+}
+
 /// What is being done to a container right now, on our own behalf.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -384,12 +397,27 @@ pub enum Operation {
 pub struct Container {
     /// Which it is.
     pub key: ContainerKey,
-    /// The phase that the engine reports; [`Phase::Created`] for one that is only on its way.
+    /// The phase that the engine reports; [`Phase::Created`] for one that is only on its way, [`Phase::Starting`] for
+    /// one that is not ready yet.
     pub phase: Phase,
+    /// Why it is of no use, if so.
+    pub fault: Option<Fault>,
     /// Our own action on it that has not ended yet.
     pub operation: Option<Operation>,
     /// When it started to run (or was created, before that); orders victims by the work they would lose.
     pub since: Millis,
     /// Of another generation than its service has now.
     pub outdated: bool,
+}
+
+impl Container {
+    /// Whether it runs and is of use.
+    pub const fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running) && self.fault.is_none()
+    }
+
+    /// Whether it has run without being of use any more.
+    pub const fn is_unhealthy(&self) -> bool {
+        matches!(self.fault, Some(Fault::Unhealthy))
+    }
 }

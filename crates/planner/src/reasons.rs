@@ -25,6 +25,11 @@ pub enum StartReason {
         /// The container that it will replace.
         container: ContainerKey,
     },
+    /// An unhealthy container needs a successor.
+    Unhealthy {
+        /// The container that it will replace.
+        container: ContainerKey,
+    },
     /// A frozen container is to be kept ready here, and this one is being warmed for it.
     Standby,
 }
@@ -57,6 +62,12 @@ pub enum StopReason {
     ServiceRemoved,
     /// It is of another generation, and its successor runs.
     Outdated,
+    /// It has not become ready in time.
+    NotReady,
+    /// It was ready and is no longer, and its successor runs or takes its room.
+    Unhealthy,
+    /// Somebody has frozen it, and its service does not freeze: nobody has said that its work survives that.
+    NotFreezable,
     /// More is frozen on the instance than its bounds allow.
     FrozenBound,
     /// It has been warmed, and is frozen to be kept ready.
@@ -142,8 +153,31 @@ pub enum NotDone {
         /// How many.
         count: u32,
     },
-    /// Outdated containers stay for now: they are replaced one at a time, or there is no room for a successor.
+    /// Outdated containers stay for now: they are replaced one at a time.
     ReplacementWaits {
+        /// The service.
+        service: ServiceId,
+        /// How many.
+        count: u32,
+    },
+    /// Outdated containers stay: there is no room that could be taken for a successor.
+    RolloutNoRoom {
+        /// The service.
+        service: ServiceId,
+        /// How many.
+        count: u32,
+    },
+    /// Outdated containers stay: starts of their successors have failed.
+    RolloutFailing {
+        /// The service.
+        service: ServiceId,
+        /// How many.
+        count: u32,
+        /// When the next start may be tried.
+        until: Millis,
+    },
+    /// Containers are unhealthy: they do not count as running, and wait to be replaced.
+    Unhealthy {
         /// The service.
         service: ServiceId,
         /// How many.
@@ -159,6 +193,7 @@ impl StartReason {
             Self::Fill => "fill",
             Self::Replace { .. } => "replace",
             Self::Outdated { .. } => "outdated",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Standby => "standby",
         }
     }
@@ -173,6 +208,9 @@ impl StartReason {
             }
             Self::Outdated { container } => {
                 format!("in place of {}, which is of an older generation", state.describe(container))
+            }
+            Self::Unhealthy { container } => {
+                format!("in place of {}, which is unhealthy", state.describe(container))
             }
             Self::Standby => "to be kept frozen and ready".to_owned(),
         }
@@ -190,6 +228,9 @@ impl StopReason {
             Self::Draining => "draining",
             Self::ServiceRemoved => "service_removed",
             Self::Outdated => "outdated",
+            Self::NotReady => "not_ready",
+            Self::Unhealthy => "unhealthy",
+            Self::NotFreezable => "not_freezable",
             Self::FrozenBound => "frozen_bound",
             Self::Standby => "standby",
         }
@@ -208,6 +249,9 @@ impl StopReason {
             Self::Draining => "because the instance is being drained".to_owned(),
             Self::ServiceRemoved => "because its service is no longer configured".to_owned(),
             Self::Outdated => "because its successor runs".to_owned(),
+            Self::NotReady => "because it has not become ready in time".to_owned(),
+            Self::Unhealthy => "because it is unhealthy".to_owned(),
+            Self::NotFreezable => "because it is frozen, and its service does not freeze".to_owned(),
             Self::FrozenBound => "because more is frozen there than the instance allows".to_owned(),
             Self::Standby => "to be kept ready".to_owned(),
         }
@@ -246,6 +290,9 @@ impl NotDone {
             Self::ShareDelayed { .. } => "share_delayed",
             Self::DrainWaits { .. } => "drain_waits",
             Self::ReplacementWaits { .. } => "replacement_waits",
+            Self::RolloutNoRoom { .. } => "rollout_no_room",
+            Self::RolloutFailing { .. } => "rollout_failing",
+            Self::Unhealthy { .. } => "unhealthy",
         }
     }
 
@@ -261,7 +308,10 @@ impl NotDone {
             | Self::ScaleDownDelayed { service, .. }
             | Self::ShareDelayed { service, .. }
             | Self::DrainWaits { service, .. }
-            | Self::ReplacementWaits { service, .. } => service,
+            | Self::ReplacementWaits { service, .. }
+            | Self::RolloutNoRoom { service, .. }
+            | Self::RolloutFailing { service, .. }
+            | Self::Unhealthy { service, .. } => service,
         }
     }
 
@@ -299,6 +349,14 @@ impl NotDone {
             Self::ReplacementWaits { count, .. } => {
                 format!("{name}: {count} of an older generation wait to be replaced")
             }
+            Self::RolloutNoRoom { count, .. } => format!(
+                "{name}: {count} of an older generation stay, for want of room that could be taken for a successor"
+            ),
+            Self::RolloutFailing { count, until, .. } => format!(
+                "{name}: {count} of an older generation stay; starts of successors are held back after failures for {} ms",
+                until.since(now)
+            ),
+            Self::Unhealthy { count, .. } => format!("{name}: {count} unhealthy, to be replaced"),
         }
     }
 }

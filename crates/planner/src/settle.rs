@@ -3,10 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::board::{Board, Fate};
-use crate::model::{
-    ContainerKey, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind,
-};
+use crate::board::{Arrival, Board, Fate};
+use crate::model::{Fault, InstanceId, InstanceState, Millis, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
@@ -25,6 +23,8 @@ const SHARE_ROUNDS_MAX: u32 = 32;
     reason = "each is one step of an order, compared and never branched on"
 )]
 struct Spare {
+    /// It is of use.
+    healthy: bool,
     /// Its instance is not being drained.
     settled: bool,
     /// It is of the service's generation.
@@ -75,25 +75,30 @@ impl Board<'_> {
             }
         }
         for &id in class {
-            self.replace_outdated(id, &wants[id.index()], notes);
+            self.replace_one(id, &wants[id.index()], notes);
             self.explain(id, &wants[id.index()], notes);
         }
     }
 
-    /// Sends away what no target can keep: containers of removed services, and fill on draining instances.
+    /// Sends away what no target can keep: containers of removed services, fill on draining instances, and what has
+    /// not become ready in time.
     pub(crate) fn send_away_unwanted(&mut self, id: ServiceId) {
         let service = self.state.service(id);
         for instance in self.state.instance_ids() {
             let draining = self.spots[instance.index()].state == InstanceState::Draining;
-            let reason = if service.removed {
-                StopReason::ServiceRemoved
+            let (reason, all) = if service.removed {
+                (StopReason::ServiceRemoved, true)
             } else if draining && service.kind == ServiceKind::Fill {
-                StopReason::Draining
+                (StopReason::Draining, true)
+            } else if self.tallies[id.index()].not_ready > 0 {
+                (StopReason::NotReady, false)
             } else {
                 continue;
             };
             for at in self.positions(instance, id) {
-                if self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled) {
+                if self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled)
+                    && (all || self.container(instance, at).fault == Some(Fault::NotReady))
+                {
                     self.send_away(instance, at, reason, false);
                 }
             }
@@ -103,20 +108,21 @@ impl Board<'_> {
     /// Sends away what a service has above its target.
     ///
     /// One that runs goes only while as many as the target run without it: a successor that is still on its way
-    /// (for a drained instance, an older generation, a standby) does not count yet. What can't be told to go at this
-    /// moment counts as going when its turn comes, so that no successor goes in its place.
+    /// (for a drained instance, an older generation, an unhealthy one, a standby) or on trial does not count yet. What
+    /// can't be told to go at this moment counts as going when its turn comes, so that no successor goes in its place.
     fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
         let tally = self.tallies[id.index()];
         let mut excess = tally.kept.saturating_sub(want.limit);
-        let mut running = tally.running.saturating_sub(want.limit);
+        let mut going = 0;
         if excess == 0 {
             return;
         }
         let service = self.state.service(id);
-        let replacing = tally.on_draining > 0 || tally.outdated > 0 || service.standby_per_instance > 0;
         let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
+            let container = board.container(instance, at);
+            // What is on its way may be one that is warmed to be frozen.
             board.spots[instance.index()].fates[at].is_kept()
-                && (board.container(instance, at).phase == Phase::Running || !replacing)
+                && (container.runs() || container.is_unhealthy() || service.standby_per_instance == 0)
         };
         let mut candidates = BinaryHeap::new();
         for instance in self.state.instance_ids() {
@@ -136,24 +142,30 @@ impl Board<'_> {
                 continue;
             }
             let container = self.container(instance, at);
-            let runs = container.phase == Phase::Running;
-            if runs && running == 0 {
+            // What has gone may have ended a trial.
+            let spared = self.tallies[id.index()].surplus_over(want.limit).saturating_sub(going);
+            let on_trial = self.tallies[id.index()].is_on_trial() && self.is_unproven(container);
+            let serves = !on_trial && (container.runs() || container.is_unhealthy());
+            if serves && spared == 0 || !serves && self.awaits_its_turn(instance, at, excess, want) {
                 continue;
             }
             excess -= 1;
-            running = running.saturating_sub(u32::from(runs));
             if candidate.busy {
+                going += u32::from(serves);
                 continue;
             }
-            let freeze = runs
+            let freeze = container.runs()
                 && !container.outdated
                 && self.standby_lacking(instance, id) > 0
                 && self.may_freeze(instance, id);
+            let is_replaced = want.target.is_some_and(|target| tally.kept == target.saturating_add(1));
             let reason = if freeze {
                 StopReason::Standby
             } else if self.spots[instance.index()].state == InstanceState::Draining {
                 StopReason::Draining
-            } else if container.outdated && want.target.is_some_and(|target| tally.kept == target + 1) {
+            } else if container.is_unhealthy() && is_replaced {
+                StopReason::Unhealthy
+            } else if container.outdated && is_replaced {
                 StopReason::Outdated
             } else {
                 StopReason::Surplus { have: tally.kept, target: want.limit }
@@ -168,6 +180,22 @@ impl Board<'_> {
         }
     }
 
+    /// Whether a container that does not serve yet, on its way or on trial, is to stay beside what is being replaced:
+    /// as many as what is drained needs, and otherwise one.
+    fn awaits_its_turn(&self, instance: InstanceId, at: usize, excess: u32, want: &Want) -> bool {
+        let container = self.container(instance, at);
+        let id = container.key.service;
+        let tally = &self.tallies[id.index()];
+        if tally.on_draining == 0 && tally.outdated == 0 && tally.unhealthy == 0 {
+            return false;
+        }
+        let draining = self.spots[instance.index()].state == InstanceState::Draining;
+        let last =
+            if container.runs() { (tally.kept - tally.coming).saturating_sub(want.limit) } else { excess };
+        let needed = if draining { !container.runs() } else { self.kept_to_stay(id, want) <= want.limit };
+        last <= 1 || needed
+    }
+
     /// How easily a service can spare one of its containers.
     fn spare(&self, instance: InstanceId, position: usize) -> Spare {
         let container = self.container(instance, position);
@@ -176,13 +204,14 @@ impl Board<'_> {
         let spot = &self.spots[instance.index()];
         let work_ms = self.work_ms(container);
         Spare {
+            healthy: container.fault.is_none(),
             settled: spot.state != InstanceState::Draining,
             current: !container.outdated,
             busy: container.operation.is_some(),
-            running: container.phase == Phase::Running,
+            running: container.runs(),
             ends: self.standby_lacking(instance, id) == 0,
             needless: !self.holds_frozen_below(instance, service.priority),
-            young: work_ms < service.min_runtime_ms,
+            young: self.is_young(container),
             placement: match service.placement {
                 Placement::Spread => Reverse(self.count_on(instance, id)),
                 Placement::BinPack => Reverse(spot.capacity.minus(spot.committed).slots),
@@ -273,11 +302,9 @@ impl Board<'_> {
                 else {
                     continue;
                 };
-                let Some(arrival) =
-                    spot.arrivals.iter().position(|arrival| arrival.service == id && arrival.thaw.is_none())
-                else {
-                    continue;
-                };
+                let arrives =
+                    |arrival: &Arrival| arrival.service == id && arrival.thaw.is_none() && !arrival.deferred;
+                let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
                 let own_victim = StopReason::Share { by: id };
                 let victim = spot
                     .fates
@@ -308,54 +335,6 @@ impl Board<'_> {
                 && !self.positions(instance, id).is_empty()
         })?;
         Some((instance, count))
-    }
-
-    /// Replaces one container of an older generation: the new one first where a target says how many there
-    /// should be; in the old one's room for a fill service, which has no room but its own.
-    fn replace_outdated(&mut self, id: ServiceId, want: &Want, notes: &mut Notes) {
-        let tally = self.tallies[id.index()];
-        if tally.outdated == 0 || want.unknown || want.held.is_some() {
-            return;
-        }
-        let mut waiting = tally.outdated;
-        if tally.coming == 0 && tally.leaving == 0 && tally.kept <= want.limit {
-            let claimant = Claimant::of(id, self.state.service(id).priority);
-            if let Some((container, instance, at)) = self.first_outdated(&claimant, want) {
-                let reason = StartReason::Outdated { container };
-                let placed = if want.target.is_some() {
-                    self.place(&claimant, 1, |_| reason)
-                } else {
-                    self.send_away(instance, at, StopReason::Outdated, false);
-                    let placed = self.place_on(&claimant, 1, |other| other == instance, |_| reason);
-                    if placed == 0 {
-                        self.call_back(instance, at);
-                    }
-                    placed
-                };
-                waiting -= u32::from(placed > 0);
-            }
-        } else {
-            waiting -= 1;
-        }
-        if waiting > 0 {
-            notes.not_done.push(NotDone::ReplacementWaits { service: id, count: waiting });
-        }
-    }
-
-    fn first_outdated(&self, claimant: &Claimant, want: &Want) -> Option<(ContainerKey, InstanceId, usize)> {
-        self.state
-            .instance_ids()
-            .filter(|&instance| want.target.is_some() || self.accepts(claimant, instance))
-            .flat_map(|instance| self.positions(instance, claimant.service).map(move |at| (instance, at)))
-            .filter(|&(instance, at)| {
-                self.spots[instance.index()].fates[at] == Fate::Stays(Standing::Settled)
-                    && self.container(instance, at).outdated
-            })
-            .min_by_key(|&(instance, at)| {
-                let container = self.container(instance, at);
-                (self.work_ms(container), container.key)
-            })
-            .map(|(instance, at)| (self.container(instance, at).key, instance, at))
     }
 
     /// Says what a service wants and does not get, and why.

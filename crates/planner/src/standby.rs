@@ -58,6 +58,8 @@ impl Board<'_> {
                     StopReason::Outdated
                 } else if state == InstanceState::Draining {
                     StopReason::Draining
+                } else if service.on_preempt == OnPreempt::Stop && service.standby_per_instance == 0 {
+                    StopReason::NotFreezable
                 } else if service.on_preempt == OnPreempt::Stop && standby > service.standby_per_instance {
                     StopReason::FrozenBound
                 } else {

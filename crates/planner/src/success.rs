@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::board::{Board, Fate};
-use crate::model::{Millis, Phase, ServiceKind};
+use crate::model::{Millis, ServiceKind};
 use crate::plan::{Action, Plan, Success};
 use crate::reasons::{NotDone, StartReason};
 use crate::standing::Standing;
@@ -18,6 +18,9 @@ pub fn success(state: &State, plan: &Plan, now: Millis) -> Success {
         let codes = plan.not_done.iter().filter(|item| item.service() == id).map(NotDone::code);
         if service.kind == ServiceKind::Fill || service.removed {
             // That a fill service has not got more is in the way only where room is idle for it.
+            if !service.removed && board.tallies[id.index()].unhealthy > 0 {
+                blocked_by.insert("unhealthy");
+            }
             continue;
         }
         let target = plan.services.get(id.index()).and_then(|of| of.target);
@@ -71,7 +74,7 @@ fn idle_or_in_transit(board: &Board<'_>, plan: &Plan) -> bool {
             let fates = &board.spots[instance.index()].fates;
             state.containers_on(instance).iter().zip(fates).any(|(container, fate)| match fate {
                 Fate::Stays(Standing::Settled) => {
-                    fills(container.key.service) && container.phase == Phase::Starting
+                    fills(container.key.service) && !container.runs() && !container.is_unhealthy()
                 }
                 Fate::Stays(standing) => {
                     fills(container.key.service)

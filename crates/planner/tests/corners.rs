@@ -239,7 +239,7 @@ fn nothing_outdated_is_replaced_while_starts_are_held_back() {
             world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
             let made = world.plan();
             assert!(made.actions.is_empty(), "{}", world.show(&made));
-            assert!(made.not_done.contains(&NotDone::ReplacementWaits { service, count: 1 }));
+            assert!(made.not_done.contains(&NotDone::RolloutFailing { service, count: 1, until }));
             assert_eq!(made.next_wake_at.unwrap(), until);
         }
     }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{NOW, World};
 use planner::{
-    Backoff, Container, ContainerKey, Delta, Instance, InstanceId, InstanceState, Millis, OnPreempt,
+    Backoff, Container, ContainerKey, Delta, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt,
     Operation, Phase, Placement, Plan, Reading, Resources, Service, ServiceId, Standing, State, invariants,
     plan,
 };
@@ -34,7 +34,7 @@ struct Kind {
     shares: bool,
     /// Freezing, standbys and frozen containers.
     freezing: bool,
-    /// Cordoned, draining and lost instances; outdated containers; paused services; backoffs.
+    /// Cordoned, draining and lost instances; outdated, unhealthy and failed containers; paused services; backoffs.
     trouble: bool,
     /// Actions under way.
     under_way: bool,
@@ -52,14 +52,18 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
     let one = (
         (1_u32..=4, any::<bool>(), 1_u32..=3, 1_u64..=3, 0_u64..=2),
         (0_u32..=2, prop_oneof![Just(u32::MAX), 1_u32..=6], any::<bool>(), 0_u32..=1, any::<bool>()),
-        (prop_oneof![Just(0_u64), Just(500_000)], prop::bool::weighted(0.15)),
+        (
+            prop_oneof![Just(0_u64), Just(500_000)],
+            prop::bool::weighted(0.15),
+            prop_oneof![Just(0_u64), Just(100_000)],
+        ),
     );
     prop::collection::vec(one, 1..=5).prop_map(move |list| {
         let mut services = Vec::new();
         for (number, (what, bounds, more)) in list.into_iter().enumerate() {
             let (priority, fill, weight, slots, memory_mib) = what;
             let (min, max, freeze, standby, pack) = bounds;
-            let (min_runtime_ms, paused) = more;
+            let (min_runtime_ms, paused, proven_after_ms) = more;
             // Without sharing every service has a priority of its own.
             let priority = if kind.shares { priority } else { u32::try_from(number).unwrap() + 1 };
             let name = format!("s{number}");
@@ -72,6 +76,7 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
             service.max = max;
             service.min = min.min(max);
             service.min_runtime_ms = min_runtime_ms;
+            service.proven_after_ms = if kind.trouble { proven_after_ms } else { 0 };
             service.placement = if pack { Placement::BinPack } else { Placement::Spread };
             if kind.freezing {
                 service.on_preempt = if freeze { OnPreempt::Freeze } else { OnPreempt::Stop };
@@ -183,7 +188,13 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
         9 if kind.trouble => Phase::Exited,
         7 if kind.trouble => Phase::Created,
         6 if kind.under_way => Phase::Stopping,
+        5 if kind.under_way => Phase::Starting,
         _ => Phase::Running,
+    };
+    let fault = match (operation / 6 % 8, phase) {
+        (0, Phase::Running) if kind.trouble => Some(Fault::Unhealthy),
+        (1, Phase::Running | Phase::Starting) if kind.trouble => Some(Fault::NotReady),
+        _ => None,
     };
     let operation = match (operation % 6, phase) {
         (0, Phase::Running) if kind.under_way => Some(Operation::Stop),
@@ -194,7 +205,8 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
     let operation =
         if kind.wild { wild_operation(state, instance, usize::try_from(age_ms).unwrap()) } else { operation };
     let outdated = outdated && kind.trouble;
-    let container = Container { key, phase, operation, since: Millis(NOW.0 - age_ms), outdated };
+    let since = Millis(NOW.0 - age_ms);
+    let container = Container { key, phase, fault, operation, since, outdated };
     let mut with = state.clone();
     with.apply(Delta::Container(container));
     let fits = invariants::taken(&with, instance).fits(state.instance(instance).capacity);

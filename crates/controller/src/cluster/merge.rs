@@ -64,6 +64,7 @@ impl Cluster {
                     container: Container {
                         key,
                         phase: Phase::Created,
+                        fault: None,
                         operation: Some(shown),
                         since: operation.issued_at,
                         outdated: false,
@@ -140,6 +141,7 @@ impl Cluster {
                 container: Container {
                     key: ContainerKey { instance, service, ordinal: memory.ordinal },
                     phase,
+                    fault: None,
                     operation: None,
                     since: Millis(container.created_at_ms).min(now),
                     outdated: made_of.is_some_and(|(_, generation)| *generation != container.generation),
@@ -153,6 +155,7 @@ impl Cluster {
                 container: Container {
                     key: fact.key,
                     phase: Phase::Starting,
+                    fault: None,
                     operation: None,
                     since: fact.at,
                     outdated: false,

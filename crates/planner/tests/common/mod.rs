@@ -32,7 +32,7 @@ impl fmt::Debug for World {
             let s = state.service(id);
             writeln!(
                 out,
-                "{} p{} {:?} w{} {} min {} max {} {:?} standby {} {:?} runtime {}{}{} demand {:?}",
+                "{} p{} {:?} w{} {} min {} max {} {:?} standby {} {:?} runtime {} proven {}{}{} demand {:?}",
                 s.name,
                 s.priority,
                 s.kind,
@@ -44,6 +44,7 @@ impl fmt::Debug for World {
                 s.standby_per_instance,
                 s.placement,
                 s.min_runtime_ms,
+                s.proven_after_ms,
                 if s.paused { " paused" } else { "" },
                 if s.removed { " removed" } else { "" },
                 state.demand(id, self.now).containers,
@@ -55,8 +56,9 @@ impl fmt::Debug for World {
             for c in state.containers_on(id) {
                 let age = self.now.since(c.since);
                 let old = if c.outdated { " outdated" } else { "" };
+                let fault = c.fault.map_or(String::new(), |fault| format!(" {fault:?}"));
                 let name = format!("{}/{}", state.service(c.key.service).name, c.key.ordinal);
-                writeln!(out, "    {name} {:?} {:?} age {age}{old}", c.phase, c.operation)?;
+                writeln!(out, "    {name} {:?} {:?} age {age}{old}{fault}", c.phase, c.operation)?;
             }
         }
         for backoff in state.backoffs() {
@@ -103,7 +105,14 @@ impl World {
     pub fn put(&mut self, service: &str, instance: &str, ordinal: u32, phase: Phase, age_ms: u64) {
         let key = self.key(service, instance, ordinal);
         let since = Millis(self.now.0 - age_ms);
-        self.state.apply(Delta::Container(Container { key, phase, operation: None, since, outdated: false }));
+        self.state.apply(Delta::Container(Container {
+            key,
+            phase,
+            fault: None,
+            operation: None,
+            since,
+            outdated: false,
+        }));
     }
 
     pub fn key(&self, service: &str, instance: &str, ordinal: u32) -> ContainerKey {
@@ -113,7 +122,9 @@ impl World {
 
     pub fn plan(&self) -> Plan {
         let made = plan(&self.state, self.now);
-        invariants::plan(&self.state, &made).unwrap_or_else(|fault| panic!("{fault}\n{}", self.show(&made)));
+        invariants::plan(&self.state, &made)
+            .and_then(|()| invariants::rollout(&self.state, &made, self.now))
+            .unwrap_or_else(|fault| panic!("{fault}\n{}", self.show(&made)));
         made
     }
 
@@ -132,6 +143,7 @@ impl World {
             let mut container = existing.unwrap_or(Container {
                 key,
                 phase: Phase::Created,
+                fault: None,
                 operation: None,
                 since: self.now,
                 outdated: false,
@@ -175,6 +187,7 @@ impl World {
             (Some(Operation::Start { .. }), Phase::Created) => container.phase = Phase::Starting,
             (Some(Operation::Thaw { .. }), _) | (Some(Operation::Start { .. }) | None, Phase::Starting) => {
                 container.phase = Phase::Running;
+                container.fault = None;
                 container.operation = None;
                 container.since = self.now;
             }
