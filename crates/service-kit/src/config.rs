@@ -15,8 +15,10 @@ mod words;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use place::{Place, Problems};
@@ -102,6 +104,18 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     parse(&path.display().to_string(), &text(path)?)
 }
 
+/// The address that the file at `path` has a service listen on, whatever else is in the file; `default` if it says
+/// nothing of it.
+///
+/// For the healthcheck of a service that runs: a mistake made in the file since is not its death.
+pub fn listen(path: &Path, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
+    #[derive(Deserialize)]
+    struct Listen {
+        listen: Option<SocketAddr>,
+    }
+    Ok(load::<Listen>(path)?.listen.unwrap_or(default))
+}
+
 /// The text of the regular file at `path`, at most [`CONFIG_MAX_BYTES`] of it.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
     let file = path.display().to_string();
@@ -169,8 +183,6 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
 mod tests {
     use std::io::Write as _;
 
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -198,9 +210,9 @@ mod tests {
         let text = "listen = \"x\"\nlisen = 1\n\n[[item]]\nkey = \"ä\"\n  intervall_ms = 3\n\n[[item]]\nkey = \"b\"\ncolour = { a = 1 }\n";
         assert_eq!(
             refused(text),
-            "config a.toml:2:1: unknown key `lisen`; did you mean `listen`? (known here: listen, item)\n\
-             config a.toml:6:3: item.ä: unknown key `intervall_ms`; did you mean `interval_ms`? (known here: key, interval_ms)\n\
-             config a.toml:10:1: item.b: unknown key `colour` (known here: key, interval_ms)"
+            "config a.toml:2:1: unknown key `lisen`; did you mean `listen`?\n\
+             config a.toml:6:3: item.ä: unknown key `intervall_ms`; did you mean `interval_ms`?\n\
+             config a.toml:10:1: item.b: unknown key `colour`; remove it, or give one that is known here: key, interval_ms"
         );
     }
 
@@ -208,9 +220,9 @@ mod tests {
     fn mistakes_of_every_kind_are_reported_together_and_none_twice() {
         assert_eq!(
             refused(
-                "lisen = 1\nlisten = 2\n[[item]]\nkey = 1\ninterval_ms = \"soon\"\n[[item]]\ninterval_ms = -1\n"
+                "colour = 1\nlisten = 2\n[[item]]\nkey = 1\ninterval_ms = \"soon\"\n[[item]]\ninterval_ms = -1\n"
             ),
-            "config a.toml:1:1: unknown key `lisen`; did you mean `listen`? (known here: listen, item)\n\
+            "config a.toml:1:1: unknown key `colour`; remove it, or give one that is known here: listen, item\n\
              config a.toml:2:10: listen: must be text in quotes, not a whole number\n\
              config a.toml:4:7: item[0].key: must be text in quotes, not a whole number\n\
              config a.toml:5:15: item[0].interval_ms: must be a whole number, not text\n\
@@ -233,10 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_misspelt_is_not_missing_too() {
+        assert_eq!(
+            refused("lisen = \"x\"\n"),
+            "config a.toml:1:1: unknown key `lisen`; did you mean `listen`?"
+        );
+    }
+
+    #[test]
+    fn a_key_of_the_file_in_a_table_is_told_where_it_belongs() {
+        assert_eq!(
+            refused("[[item]]\nkey = \"a\"\nlisten = \"x\"\n"),
+            "config a.toml:3:1: item.a: `listen` is a key of the file itself, and stands in a table; put it above the \
+             first [table]"
+        );
+    }
+
+    #[test]
     fn a_mistake_in_the_toml_comes_alone() {
         let syntax = refused("listen = \"x\"\nitem = [\n");
         assert!(syntax.starts_with("config a.toml:"), "{syntax}");
-        assert!(refused("listen = \"x\"\nlisten = \"y\"\nlisen = 1\n").contains("duplicate key"));
+        assert!(refused("listen = \"x\"\nlisten = \"y\"\nlisen = 1\n").contains("remove one of the two"));
     }
 
     #[test]

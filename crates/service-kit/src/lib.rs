@@ -2,10 +2,12 @@
 //!
 //! - [`cli`]: the subcommands that every service has.
 //! - [`config`]: one bounded TOML file, unknown keys refused with their place.
+//! - [`reload`]: a changed config file, applied while the service runs.
 //! - [`telemetry`], [`metrics`]: logs to stderr, Prometheus text on the service's own listener, and metrics and traces
 //!   to a collector where the environment names one.
 //! - [`trace`]: one trace from service to service.
 //! - [`shutdown`]: one token that ends everything.
+//! - [`listen`]: an address, or why not.
 //! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
 //! - [`problem`]: every error is an RFC 9457 document.
 //! - [`auth`]: who may change something.
@@ -22,10 +24,12 @@ pub mod health;
 pub mod healthcheck;
 pub mod http;
 mod json_lines;
+pub mod listen;
 pub mod metrics;
-mod otlp;
 pub mod openapi;
+mod otlp;
 pub mod problem;
+pub mod reload;
 pub mod shutdown;
 pub mod sse;
 mod suggest;

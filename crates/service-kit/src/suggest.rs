@@ -1,14 +1,17 @@
 //! "Did you mean": the nearest known name.
 
-/// The nearest of `known` to `name`, if it is near enough to be what was meant.
+/// The nearest of `known` to `name`, if it is near enough to be what was meant: a slip of the fingers, or a part that
+/// was left out, such as a unit.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).max(1) + 1;
-    known
+    let characters = name.chars().count();
+    let allowed = (characters / 3).max(1);
+    let slip = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
+        .filter(|(distance, _)| *distance <= allowed && *distance < characters)
+        .min();
+    let part = || known.iter().find(|candidate| characters > 2 && candidate.starts_with(name));
+    slip.map(|(_, candidate)| candidate).or_else(|| part().copied())
 }
 
 /// An unknown field or variant, as serde's derived code words it.

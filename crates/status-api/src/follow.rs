@@ -3,15 +3,17 @@
 use std::future::Future;
 use std::time::Duration;
 
+use api_types::problem::{ProblemDocument, STANDING_BY};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Outdated;
-use crate::hub::Hub;
+use crate::board::NotShown;
+use crate::hub::Line;
 use crate::sse::{Parser, Received, TooLarge};
 
 /// The most bytes of one event: 10,000 instances take some 3 MiB, 1,000 containers 300 KiB.
@@ -20,6 +22,10 @@ pub const EVENT_MAX_BYTES: usize = 8 * 1024 * 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait before connecting again.
 const RETRY_LAST: Duration = Duration::from_secs(2);
+/// Before a scheduler that stands by is asked again: it may act at any moment, and answers at once.
+const RETRY_STANDBY: Duration = Duration::from_millis(250);
+/// The most bytes of an answer that says why there is no stream.
+const PROBLEM_MAX_BYTES: usize = 16 * 1024;
 
 /// How long the scheduler may take.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +60,12 @@ pub enum FollowError {
     /// An event is not a snapshot.
     #[error("an event is not a snapshot: {0}")]
     NotASnapshot(#[from] serde_json::Error),
-    /// A snapshot is older than what is known.
+    /// A snapshot is older than what is known, or another scheduler's.
     #[error(transparent)]
-    Outdated(#[from] Outdated),
+    NotShown(#[from] NotShown),
+    /// It stands by while another scheduler of the cluster acts; in its own words.
+    #[error("the scheduler says: {0}")]
+    StandsBy(String),
 }
 
 impl FollowError {
@@ -70,7 +79,9 @@ impl FollowError {
             Self::Silent(_) => "silent",
             Self::TooLarge(_) => "too_large",
             Self::NotASnapshot(_) => "not_a_snapshot",
-            Self::Outdated(_) => "outdated",
+            Self::NotShown(NotShown::Outdated(_)) => "outdated",
+            Self::NotShown(NotShown::Another) => "another",
+            Self::StandsBy(_) => "stands_by",
         }
     }
 }
@@ -124,18 +135,19 @@ impl Dial for Http {
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(events.as_bytes()));
         if !response.status().is_success() || !is_events {
-            return Err(FollowError::NotAStream(response.status()));
+            return Err(refusal(response).await);
         }
         Ok(response.bytes_stream().map_err(|error| FollowError::Broken(error.without_url())).boxed())
     }
 }
 
-/// Follows the stream until `shutdown`, and hands each snapshot to `hub`. `jitter` gives numbers from 0 to 1, which
+/// Follows the stream until `shutdown`, and hands each snapshot to `line`. Changed `limits` count from the next event on.
+/// `jitter` gives numbers from 0 to 1, which
 /// spread the waits.
 pub async fn follow(
     dial: impl Dial,
-    hub: &Hub,
-    limits: Limits,
+    line: Line<'_>,
+    limits: watch::Receiver<Limits>,
     mut jitter: impl FnMut() -> f64,
     shutdown: CancellationToken,
 ) {
@@ -143,9 +155,17 @@ pub async fn follow(
         let mut failures = 0;
         loop {
             let mut heard = false;
-            let error = stream_once(&dial, hub, limits, &mut heard).await;
+            let error = stream_once(&dial, line, &limits, &mut heard).await;
             if heard {
                 failures = 0;
+            }
+            if let FollowError::StandsBy(_) = &error {
+                // As it should be, and no failure: whatever failed before is over.
+                failures = 0;
+                tracing::debug!("{error}");
+                line.lose(error.to_string());
+                tokio::time::sleep(RETRY_STANDBY).await;
+                continue;
             }
             metrics::counter!("status_stream_errors_total", "kind" => error.kind()).increment(1);
             let silent = matches!(error, FollowError::Silent(_));
@@ -163,7 +183,7 @@ pub async fn follow(
             } else {
                 tracing::debug!(%error, failures, "the scheduler is still not heard");
             }
-            hub.lose(error.to_string());
+            line.lose(error.to_string());
             tokio::time::sleep(wait).await;
         }
     };
@@ -173,24 +193,48 @@ pub async fn follow(
     }
 }
 
+/// Why an answer is not a stream.
+async fn refusal(mut response: reqwest::Response) -> FollowError {
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await
+        && body.len() + chunk.len() <= PROBLEM_MAX_BYTES
+    {
+        body.extend_from_slice(&chunk);
+    }
+    match serde_json::from_slice::<ProblemDocument>(&body) {
+        Ok(problem) if problem.has_code(STANDING_BY) => {
+            FollowError::StandsBy(problem.detail.unwrap_or(problem.title))
+        }
+        _ => FollowError::NotAStream(status),
+    }
+}
+
 /// Follows one stream to its end. `heard` becomes true with its first snapshot.
-async fn stream_once(dial: &impl Dial, hub: &Hub, limits: Limits, heard: &mut bool) -> FollowError {
+async fn stream_once(
+    dial: &impl Dial,
+    line: Line<'_>,
+    limits: &watch::Receiver<Limits>,
+    heard: &mut bool,
+) -> FollowError {
     let opening = async {
         let mut events = Events { bytes: dial.dial().await?, parser: Parser::new(EVENT_MAX_BYTES) };
-        while !events.next(hub).await? {}
+        while !events.next(line).await? {}
         Ok(events)
     };
-    let mut events = match timeout(limits.first_event, opening).await {
+    let Limits { first_event, .. } = *limits.borrow();
+    let mut events = match timeout(first_event, opening).await {
         Ok(Ok(events)) => events,
         Ok(Err(error)) => return error,
-        Err(_) => return FollowError::Silent(limits.first_event),
+        Err(_) => return FollowError::Silent(first_event),
     };
     *heard = true;
     loop {
-        match timeout(limits.silence, events.next(hub)).await {
+        let Limits { silence, .. } = *limits.borrow();
+        match timeout(silence, events.next(line)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
-            Err(_) => return FollowError::Silent(limits.silence),
+            Err(_) => return FollowError::Silent(silence),
         }
     }
 }
@@ -203,14 +247,14 @@ struct Events<B> {
 impl<B: Stream<Item = Result<Bytes, FollowError>> + Unpin> Events<B> {
     /// Waits until something has arrived whole; bytes that complete nothing are no sign of life. True if there was
     /// a snapshot.
-    async fn next(&mut self, hub: &Hub) -> Result<bool, FollowError> {
+    async fn next(&mut self, line: Line<'_>) -> Result<bool, FollowError> {
         loop {
             let chunk = self.bytes.next().await.ok_or(FollowError::Ended)??;
             let received = self.parser.push(&chunk)?;
             let mut snapshots = 0;
             for event in &received {
                 if let Received::Event(data) = event {
-                    hub.accept(serde_json::from_slice(data)?)?;
+                    line.accept(serde_json::from_slice(data)?)?;
                     snapshots += 1;
                 }
             }
@@ -239,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::hub::Hub;
     use crate::testing::snapshot;
 
     /// What a stream does next.
@@ -293,8 +338,13 @@ mod tests {
                 seen.push((clock.now().epoch_ms(), published.snapshot.clone()));
             }
         };
-        let follow =
-            follow(Scripted(Mutex::new(scripts.into())), &hub, LIMITS, || 1.0, CancellationToken::new());
+        let follow = follow(
+            Scripted(Mutex::new(scripts.into())),
+            hub.line(0),
+            watch::channel(LIMITS).1,
+            || 1.0,
+            CancellationToken::new(),
+        );
         let _ = timeout(Duration::from_millis(for_ms), async { tokio::join!(follow, watch) }).await;
         seen
     }

@@ -28,7 +28,7 @@ const COUNTS_MAX: usize = 200_000;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Samples older than this are dropped.
     pub window_ms: u64,
@@ -63,6 +63,12 @@ impl Ring {
     /// An empty ring.
     pub fn new(limits: Limits) -> Self {
         Self { limits, samples: VecDeque::new(), counts: 0, names: Arc::new([]) }
+    }
+
+    /// Keeps this much from now on; what is too much goes.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.trim();
     }
 
     /// Keeps what holds at `now`, which is not before the last sample.
@@ -108,9 +114,15 @@ impl Ring {
     }
 
     fn keep(&mut self, sample: Kept) {
-        let oldest_ms = sample.at_ms.saturating_sub(self.limits.window_ms);
         self.counts += sample.counts.len();
         self.samples.push_back(Arc::new(sample));
+        self.trim();
+    }
+
+    /// Drops what is beyond the limits; the newest sample stays.
+    fn trim(&mut self) {
+        let newest_ms = self.samples.back().map_or(0, |sample| sample.at_ms);
+        let oldest_ms = newest_ms.saturating_sub(self.limits.window_ms);
         while let Some(first) = self.samples.front()
             && self.samples.len() > 1
             && (first.at_ms < oldest_ms
@@ -374,11 +386,11 @@ mod tests {
         let pass = |ms| tokio::time::sleep(Duration::from_millis(ms));
         pass(10).await;
         for sequence in 0..5 {
-            hub.accept(snapshot("a", sequence)).unwrap();
+            hub.line(0).accept(snapshot("a", sequence)).unwrap();
             pass(7).await;
         }
         pass(2_100).await;
-        hub.lose("cut".to_owned());
+        hub.line(0).lose("cut".to_owned());
         pass(5).await;
         shutdown.cancel();
         sampler.await.unwrap();

@@ -14,6 +14,7 @@ pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod page;
+pub mod reload;
 pub mod sse;
 #[cfg(test)]
 mod testing;

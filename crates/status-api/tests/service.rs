@@ -1,10 +1,12 @@
 //! The whole service, in process: its router, in front of a scheduler and a demand source on loopback.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use api_types::Timestamp;
+use api_types::problem::STANDING_BY;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use service_kit::auth::{Operator, Secret};
 use service_kit::health::Readiness;
 use service_kit::metrics::MetricsHandle;
+use service_kit::problem::Problem;
 use service_kit::sse::{Message, StreamLimits, Streams};
 use status_api::clock::Clock;
 use status_api::follow::{self, Http};
@@ -65,6 +68,8 @@ struct Behind {
     asked: Asked,
     /// Where it listens.
     address: SocketAddr,
+    /// Whether it stands by, and has no stream.
+    stands_by: Arc<AtomicBool>,
     /// Accepts connections.
     server: AbortHandle,
     _streams: DropGuard,
@@ -77,12 +82,21 @@ impl Behind {
         let shutdown = CancellationToken::new();
         let streams = Streams::new(newest.subscribe(), shutdown.clone(), StreamLimits::default());
         let asked = Arc::default();
+        let stands_by = Arc::new(AtomicBool::new(false));
+        let standing_by = Arc::clone(&stands_by);
+        let stream = async move |headers: HeaderMap| {
+            if standing_by.load(Ordering::Relaxed) {
+                return Err(Problem::unavailable("standing by while another acts (run: pid 7)")
+                    .with_code(STANDING_BY));
+            }
+            streams.open(&headers)
+        };
         let router = Router::new()
-            .route("/v1/stream", get(async move |headers: HeaderMap| streams.open(&headers)))
+            .route("/v1/stream", get(stream))
             .fallback(any(answer))
             .with_state(Arc::clone(&asked));
         let server = tokio::spawn(axum::serve(listener, router).into_future()).abort_handle();
-        Self { newest, asked, address, server, _streams: shutdown.drop_guard() }
+        Self { newest, asked, address, stands_by, server, _streams: shutdown.drop_guard() }
     }
 
     fn publishes(&self, epoch: &str, sequence: u64) {
@@ -124,7 +138,7 @@ async fn answer(State(asked): State<Asked>, request: Request) -> Response {
     }
 }
 
-/// status-api, following the scheduler at `scheduler`.
+/// status-api, following whichever of `schedulers` acts.
 struct Service {
     router: Router,
     hub: Arc<Hub>,
@@ -132,7 +146,7 @@ struct Service {
 }
 
 impl Service {
-    fn start(scheduler: &TcpListener, demand: Option<&TcpListener>) -> Self {
+    fn start(schedulers: &[&TcpListener], demand: Option<&TcpListener>) -> Self {
         let url =
             |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let client = upstream::client().unwrap();
@@ -140,11 +154,18 @@ impl Service {
         let readiness = Readiness::not_ready("the scheduler has not been heard yet");
         let hub = Arc::new(Hub::new(clock, readiness.clone()));
         let shutdown = CancellationToken::new();
-        let scheduler = Upstream::new("the scheduler", url(scheduler), client.clone());
-        let stream = Http::new(client.clone(), scheduler.url(&["v1", "stream"]).unwrap());
+        let schedulers: Arc<[Upstream]> = schedulers
+            .iter()
+            .map(|scheduler| Upstream::new("the scheduler", url(scheduler), client.clone()))
+            .collect();
         let limits = follow::Limits { first_event: PATIENCE, silence: PATIENCE };
-        let (followed, until) = (Arc::clone(&hub), shutdown.clone());
-        tokio::spawn(async move { follow::follow(stream, &followed, limits, || 0.5, until).await });
+        for (from, scheduler) in schedulers.iter().enumerate() {
+            let stream = Http::new(client.clone(), scheduler.url(&["v1", "stream"]).unwrap());
+            let (followed, until) = (Arc::clone(&hub), shutdown.clone());
+            tokio::spawn(async move {
+                follow::follow(stream, followed.line(from), watch::channel(limits).1, || 0.5, until).await;
+            });
+        }
         let ring = Ring::new(history::Limits { window_ms: 60_000, samples_max: 100 });
         let app = App {
             hub: Arc::clone(&hub),
@@ -152,7 +173,7 @@ impl Service {
             history: Arc::new(Mutex::new(ring)),
             histories: Arc::new(Semaphore::new(HISTORIES_MAX)),
             clock,
-            scheduler,
+            schedulers,
             demand: demand.map(|demand| Upstream::new("the demand source", url(demand), client)),
         };
         // As in the compose project: published on the host's loopback, listening on every address.
@@ -220,7 +241,7 @@ async fn listener() -> TcpListener {
 /// A scheduler that has published, a demand source, and the service in front of both.
 async fn all() -> (Behind, Behind, Service) {
     let (scheduler, demand) = (listener().await, listener().await);
-    let service = Service::start(&scheduler, Some(&demand));
+    let service = Service::start(&[&scheduler], Some(&demand));
     let (scheduler, demand) = (Behind::start(scheduler), Behind::start(demand));
     scheduler.publishes("a", 1);
     service.shows(|_| true).await;
@@ -230,7 +251,7 @@ async fn all() -> (Behind, Behind, Service) {
 #[tokio::test]
 async fn it_is_ready_with_the_first_snapshot() {
     let at = listener().await;
-    let service = Service::start(&at, None);
+    let service = Service::start(&[&at], None);
     for path in ["/readyz", "/v1/snapshot"] {
         let (status, problem) = service.get(path).await;
         assert_eq!((status, &problem["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(503)), "{path}");
@@ -265,6 +286,39 @@ async fn a_scheduler_that_is_killed_and_comes_back_is_followed_again() {
     scheduler.publishes("b", 1);
     let back = service.shows(|shown| shown["epoch"] == "b").await;
     assert_eq!((&back["success"], &back["source"]["live"]), (&json!(true), &json!(true)));
+}
+
+#[tokio::test]
+async fn of_several_schedulers_the_one_that_acts_is_followed_and_gets_the_commands() {
+    let (first, second) = (listener().await, listener().await);
+    let service = Service::start(&[&first, &second], None);
+    let (first, second) = (Behind::start(first), Behind::start(second));
+    second.stands_by.store(true, Ordering::Relaxed);
+    first.publishes("a", 1);
+    service.shows(|shown| shown["source"]["live"] == true).await;
+    let cordon = "POST /v1/instances/instance-1/cordon";
+    assert_eq!(service.change(cordon, None, Some(TOKEN)).await.0, StatusCode::OK);
+    assert_eq!((first.asked().len(), second.asked().len()), (1, 0));
+
+    let at = first.address;
+    first.server.abort();
+    drop(first);
+    service.shows(|shown| shown["source"]["live"] == false).await;
+    second.stands_by.store(false, Ordering::Relaxed);
+    second.publishes("b", 1);
+    let shown = service.shows(|shown| shown["source"]["live"] == true).await;
+    assert_eq!(shown["epoch"], "b");
+    assert_eq!(service.change(cordon, None, Some(TOKEN)).await.0, StatusCode::OK);
+    assert_eq!(service.get("/v1/decisions").await.0, StatusCode::OK);
+    assert_eq!(second.asked().len(), 2);
+
+    // Back, the first stands by, and changes nothing.
+    let first = Behind::start(TcpListener::bind(at).await.unwrap());
+    first.stands_by.store(true, Ordering::Relaxed);
+    second.publishes("b", 2);
+    let shown = service.shows(|shown| shown["sequence"] == 2).await;
+    assert_eq!((&shown["epoch"], &shown["source"]["live"]), (&json!("b"), &json!(true)));
+    assert_eq!(first.asked(), []);
 }
 
 #[tokio::test]
@@ -393,7 +447,7 @@ async fn a_page_of_someone_else_changes_nothing() {
 #[tokio::test]
 async fn without_a_demand_source_its_controls_say_so() {
     let at = listener().await;
-    let service = Service::start(&at, None);
+    let service = Service::start(&[&at], None);
     for line in ["GET /v1/demand", "GET /v1/generator", "DELETE /v1/demand"] {
         let (status, problem) = service.change(line, None, Some(TOKEN)).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{line}");
@@ -404,7 +458,7 @@ async fn without_a_demand_source_its_controls_say_so() {
 #[tokio::test]
 async fn answers_of_history_are_bounded_while_they_are_taken() {
     let at = listener().await;
-    let service = Service::start(&at, None);
+    let service = Service::start(&[&at], None);
     let ask = async || service.send(Request::get("/v1/history").body(Body::empty()).unwrap()).await;
     let mut untaken = Vec::new();
     for _ in 0..HISTORIES_MAX {
@@ -505,7 +559,7 @@ async fn every_metric_says_what_it_is() {
 #[tokio::test]
 async fn the_page_is_this_origins_alone() {
     let at = listener().await;
-    let service = Service::start(&at, None);
+    let service = Service::start(&[&at], None);
     let get = async |path: &str, headers: &[(&str, &str)]| {
         let mut request = Request::get(path);
         for (name, value) in headers {

@@ -12,6 +12,7 @@ use driver::{ContainerSpec, Healthcheck, LogOptions};
 use driver_docker::{EngineAddress, TlsFiles};
 use planner::{Instance, InstanceState, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
 use reqwest::Url;
+use service_kit::auth;
 
 use super::file::{
     ConfigFile, DemandSourceTable, InstanceStateWord, InstanceTable, OnPreemptWord, OnStaleValue,
@@ -89,16 +90,7 @@ pub(super) fn settings(
 ) -> Settings {
     let top = Place::top();
     name(&file.cluster, &top.key("cluster"), problems);
-    for (index, host) in file.allowed_hosts.iter().enumerate() {
-        if host.is_empty() || host.contains(['/', ' ', '@']) {
-            problems.error(
-                &top.key("allowed_hosts").item(index),
-                format!(
-                    "`{host}` is not a host name; leave out scheme and path, as in `force12.example.org`"
-                ),
-            );
-        }
-    }
+    auth::check_hosts(&file.allowed_hosts, problems);
     range(file.start_hold_ms, 0..=600_000, &top.key("start_hold_ms"), problems);
     range(file.lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
     range(file.settle_ms, 1_000..=600_000, &top.key("settle_ms"), problems);
@@ -186,29 +178,29 @@ fn sources(
 }
 
 fn source_url(text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<Url> {
+    // The text itself is left out of what is said of it: it may hold a password.
+    let example = "for example http://demand-rng:8081/v1/demand";
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(error) => {
-            problems.error(
-                place,
-                format!("`{text}` is not a URL ({error}); for example http://demand-rng:8081/v1/demand"),
-            );
+            problems.error(place, format!("is not a URL ({error}); {example}"));
             return None;
         }
     };
     if !matches!(url.scheme(), "http" | "https") {
-        problems
-            .error(place, format!("the scheme of a demand source is http or https, not `{}`", url.scheme()));
+        problems.error(
+            place,
+            format!("the scheme of a demand source is http or https, not `{}`; {example}", url.scheme()),
+        );
         return None;
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // The text itself is left out: it holds a password.
         problems
             .error(place, "holds a user or a password, which would show in logs; take them out".to_owned());
         return None;
     }
     if url.fragment().is_some() {
-        problems.error(place, format!("`{text}` has a fragment (`#`), which is never sent; take it out"));
+        problems.error(place, "has a fragment (`#`), which is never sent; take it out".to_owned());
     }
     Some(url)
 }
@@ -483,7 +475,7 @@ fn request(table: &ServiceTable, place: &Place, instances: &[Instance], problems
     if request.slots == 0 {
         problems.error(
             &place.key("slots"),
-            "is 0; each container takes at least one slot, so that slots bound how many there are".to_owned(),
+            "is 0; give 1 or more: each container takes a slot, so that slots bound how many there are".to_owned(),
         );
         return;
     }
@@ -496,7 +488,12 @@ fn request(table: &ServiceTable, place: &Place, instances: &[Instance], problems
     }
     let wanted =
         Resources { slots: request.slots, cpu_millis: request.cpu_millis, memory_mib: request.memory_mib };
-    if instances.is_empty() {
+    // What is out of range has been said, and is not said again of what does not fit because of it.
+    let in_range = |slots| (1..=Resources::SLOTS_MAX).contains(&slots);
+    if instances.is_empty()
+        || !in_range(request.slots)
+        || !instances.iter().all(|instance| in_range(instance.capacity.slots))
+    {
         return;
     }
     if !instances.iter().any(|instance| wanted.fits(instance.capacity)) {

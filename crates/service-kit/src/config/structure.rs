@@ -8,9 +8,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::words;
+use crate::suggest::Unknown;
 
 /// The most mistakes that are looked for: each means to read the document again.
 const MISTAKES_MAX: usize = 100;
+
+/// Stands for the start of the document, which its first table may share.
+const ROOT: usize = usize::MAX;
 
 /// One mistake.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,17 +52,28 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Found>> {
             return Err(vec![Found { at: None, key: String::new(), message }]);
         }
         let missing = words::missing(error.message());
+        let unknown = words::unknown_key(error.message());
         // Nothing stands where a key of the document itself is missing.
         let span = error.span().filter(|span| missing.is_none() || *span != root);
         let spot = span.as_ref().and_then(|span| {
-            let mut trail = Vec::new();
-            spot_in(document.get_ref(), root.start, span, &mut trail)
+            let spot = |is_key| spot_in(document.get_ref(), ROOT, span, is_key, &mut Vec::new());
+            // A table that is read by hand is pointed at as a whole, its keys are not.
+            spot(unknown.is_some()).or_else(|| spot(false))
         });
-        let table = spot.as_ref().map_or(root.start, |spot| spot.start);
+        let table = spot.as_ref().map_or(ROOT, |spot| spot.start);
         if !missing.is_some_and(|key| taken.contains(&(table, key.to_owned()))) {
             let key = spot.as_ref().map(|spot| spot.words.clone()).unwrap_or_default();
             let at = span.as_ref().map(|span| span.start);
-            let mistake = Found { at, key, message: words::explain(error.message()) };
+            let message = match unknown {
+                Some((name, None)) if !key.is_empty() && is_known_at_the_top::<T>(name) => {
+                    taken.insert((ROOT, name.to_owned()));
+                    format!(
+                        "`{name}` is a key of the file itself, and stands in a table; put it above the first [table]"
+                    )
+                }
+                _ => words::explain(error.message()),
+            };
+            let mistake = Found { at, key, message };
             if !found.contains(&mistake) {
                 found.push(mistake);
             }
@@ -67,8 +82,20 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Found>> {
         if !removed || found.len() == MISTAKES_MAX {
             return Err(found);
         }
-        taken.extend(spot.and_then(|spot| spot.key));
+        if let Some((table, key)) = spot.and_then(|spot| spot.key) {
+            // What was misspelt is not missing too.
+            taken.extend(unknown.and_then(|(_, meant)| Some((table, meant?.to_owned()))));
+            taken.insert((table, key));
+        }
     }
+}
+
+fn is_known_at_the_top<T: DeserializeOwned>(name: &str) -> bool {
+    // No key is empty: the refusal lists those that are known.
+    let refused =
+        DeTable::parse("\"\" = 0").ok().map(|document| T::deserialize(toml::Deserializer::from(document)));
+    let Some(Err(error)) = refused else { return false };
+    Unknown::read(error.message()).is_some_and(|unknown| unknown.known.contains(&name))
 }
 
 /// What stands at a span.
@@ -81,19 +108,25 @@ struct Spot {
     key: Option<(usize, String)>,
 }
 
-/// What stands at `span` in a table that begins at `start`, or in what it contains.
-fn spot_in(table: &DeTable<'_>, start: usize, span: &Range<usize>, trail: &mut Vec<String>) -> Option<Spot> {
+/// The key, or else the value, at `span` in a table that begins at `start`, or in what it contains.
+fn spot_in(
+    table: &DeTable<'_>,
+    start: usize,
+    span: &Range<usize>,
+    is_key: bool,
+    trail: &mut Vec<String>,
+) -> Option<Spot> {
     for (key, value) in table {
         let name = key.get_ref().to_string();
-        if key.span() == *span {
+        if is_key && key.span() == *span {
             return Some(Spot { words: joined(trail), start: value.span().start, key: Some((start, name)) });
         }
         trail.push(name.clone());
         // What is within comes first: a list of tables begins where its first table does.
-        if let Some(spot) = spot_within(value, span, trail) {
+        if let Some(spot) = spot_within(value, span, is_key, trail) {
             return Some(spot);
         }
-        if value.span() == *span {
+        if !is_key && value.span() == *span {
             return Some(Spot { words: joined(trail), start: value.span().start, key: Some((start, name)) });
         }
         trail.pop();
@@ -101,16 +134,21 @@ fn spot_in(table: &DeTable<'_>, start: usize, span: &Range<usize>, trail: &mut V
     None
 }
 
-fn spot_within(value: &Spanned<DeValue<'_>>, span: &Range<usize>, trail: &mut Vec<String>) -> Option<Spot> {
+fn spot_within(
+    value: &Spanned<DeValue<'_>>,
+    span: &Range<usize>,
+    is_key: bool,
+    trail: &mut Vec<String>,
+) -> Option<Spot> {
     match value.get_ref() {
-        DeValue::Table(table) => spot_in(table, value.span().start, span, trail),
+        DeValue::Table(table) => spot_in(table, value.span().start, span, is_key, trail),
         DeValue::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 trail.push(called(item.get_ref(), index));
-                if item.span() == *span {
+                if !is_key && item.span() == *span {
                     return Some(Spot { words: joined(trail), start: span.start, key: None });
                 }
-                if let Some(spot) = spot_within(item, span, trail) {
+                if let Some(spot) = spot_within(item, span, is_key, trail) {
                     return Some(spot);
                 }
                 trail.pop();
