@@ -4,13 +4,7 @@ use tracing::{Span, info_span};
 
 /// One request that changes something: `create container`, `stop container` and so on.
 pub(crate) fn request(name: &'static str, engine: &str) -> Span {
-    info_span!(
-        "engine request",
-        otel.name = name,
-        otel.kind = "client",
-        server.address = engine,
-        peer.service = "docker"
-    )
+    info_span!("engine request", otel.name = name, otel.kind = "client", peer.service = engine)
 }
 
 /// A start, or a thaw, waits until its victim has left its room.
