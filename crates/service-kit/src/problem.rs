@@ -3,7 +3,7 @@
 //! A handler returns `Result<_, Problem>`; [`Json`] and [`Query`] refuse with problem documents. What still leaves
 //! a router as a plain error (an unknown path, a wrong method) is turned into one by [`crate::http::app`].
 
-use api_types::problem::{PROBLEM_JSON, ProblemDocument};
+use api_types::problem::{PROBLEM_JSON, PROBLEM_URN, ProblemDocument};
 use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -109,7 +109,7 @@ impl Problem {
         ProblemDocument {
             kind: self
                 .code
-                .map_or_else(|| "about:blank".to_owned(), |code| format!("urn:force12:problem:{code}")),
+                .map_or_else(|| "about:blank".to_owned(), |code| format!("{PROBLEM_URN}{code}")),
             title: self.status.canonical_reason().unwrap_or("error").to_lowercase(),
             status: self.status.as_u16(),
             detail: self.detail.clone(),

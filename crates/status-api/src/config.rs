@@ -253,8 +253,8 @@ mod tests {
             ("[]", "scheduler_url: 0 is out of range"),
             ("[\"http://a:1\", \"http://a:1/\"]", "scheduler_url[1]: is in the list twice"),
             ("[\"http://a:1\", \"h\"]", "scheduler_url[1]: is not the URL of a service"),
-            ("[7]", "expected a string"),
-            ("7", "expected a string, or a list of strings"),
+            ("[7]", "scheduler_url[0]: must be text in quotes, not a whole number"),
+            ("7", "scheduler_url: "),
         ] {
             let refused = parse("a.toml", &format!("scheduler_url = {value}")).unwrap_err().to_string();
             assert!(refused.contains(expected), "{value}: {refused}");

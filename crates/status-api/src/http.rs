@@ -51,8 +51,8 @@ pub struct App {
     pub histories: Arc<Semaphore>,
     /// The clock of the history.
     pub clock: Clock,
-    /// The scheduler.
-    pub scheduler: Upstream,
+    /// The schedulers of the cluster, numbered as the hub hears them; at least one.
+    pub schedulers: Arc<[Upstream]>,
     /// The demand source, if it is one to play with.
     pub demand: Option<Upstream>,
 }
@@ -206,7 +206,7 @@ async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Result<R
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
     .collect();
-    app.scheduler.pass(Method::GET, &["v1", "decisions"], &query, None, None).await
+    app.scheduler().pass(Method::GET, &["v1", "decisions"], &query, None, None).await
 }
 
 /// The demand now, passed on from the demand source that can be played with.
@@ -369,6 +369,11 @@ enum NotPassedOn {
 }
 
 impl App {
+    /// The one that acts, as far as is known.
+    fn scheduler(&self) -> &Upstream {
+        &self.schedulers[self.hub.heard()]
+    }
+
     fn demand_source(&self) -> Result<&Upstream, Problem> {
         self.demand.as_ref().ok_or_else(|| {
             Problem::not_found(
@@ -379,7 +384,7 @@ impl App {
     }
 
     async fn command(&self, headers: &HeaderMap, path: &[&str]) -> Result<Response, Problem> {
-        self.scheduler.pass(Method::POST, path, &[], headers.get(AUTHORIZATION), None).await
+        self.scheduler().pass(Method::POST, path, &[], headers.get(AUTHORIZATION), None).await
     }
 
     async fn change<T: Serialize>(

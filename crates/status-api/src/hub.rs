@@ -8,7 +8,7 @@ use service_kit::health::Readiness;
 use service_kit::sse::Message;
 use tokio::sync::watch;
 
-use crate::board::{Board, Outdated};
+use crate::board::{Board, NotShown};
 use crate::clock::Clock;
 
 /// One document, as it is shown.
@@ -18,6 +18,25 @@ pub struct Published {
     pub snapshot: Snapshot,
     /// The same as JSON.
     pub json: Bytes,
+}
+
+/// What one scheduler has to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    hub: &'a Hub,
+    from: usize,
+}
+
+impl Line<'_> {
+    /// See [`Board::accept`].
+    pub fn accept(&self, snapshot: Snapshot) -> Result<(), NotShown> {
+        self.hub.accept(self.from, snapshot)
+    }
+
+    /// See [`Board::lose`].
+    pub fn lose(&self, reason: String) {
+        self.hub.lose(self.from, reason);
+    }
 }
 
 /// The board and its readers.
@@ -43,11 +62,20 @@ impl Hub {
         }
     }
 
-    /// See [`Board::accept`].
-    pub fn accept(&self, snapshot: Snapshot) -> Result<(), Outdated> {
+    /// For what is heard of a scheduler, and what is not.
+    pub fn line(&self, from: usize) -> Line<'_> {
+        Line { hub: self, from }
+    }
+
+    /// See [`Board::heard`].
+    pub fn heard(&self) -> usize {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).heard()
+    }
+
+    fn accept(&self, from: usize, snapshot: Snapshot) -> Result<(), NotShown> {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         let was_live = board.is_live();
-        if board.accept(snapshot, self.clock.now())? {
+        if board.accept(from, snapshot, self.clock.now())? {
             self.publish(&board);
         }
         if !was_live {
@@ -57,10 +85,9 @@ impl Hub {
         Ok(())
     }
 
-    /// See [`Board::lose`].
-    pub fn lose(&self, reason: String) {
+    fn lose(&self, from: usize, reason: String) {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        if board.lose(reason, self.clock.now()) {
+        if board.lose(from, reason, self.clock.now()) {
             self.publish(&board);
         }
     }
