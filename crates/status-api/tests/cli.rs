@@ -41,7 +41,7 @@ fn a_bad_config_is_refused_before_anything_is_bound() {
             ":2:1: unknown key `lisen`; did you mean `listen`?",
         ),
         ("listen = \"127.0.0.1:0\"\n", "missing key `scheduler_url`"),
-        ("scheduler_url = \"h\"\n", "scheduler_url: \"h\" is not a URL of a service"),
+        ("scheduler_url = \"h\"\n", "scheduler_url: is not the URL of a service"),
         (
             "scheduler_url = \"http://h\"\ntoken_file = \"/nonexistent\"\n",
             "token file /nonexistent: cannot be read",
