@@ -22,14 +22,14 @@ pub(crate) struct OperationId(pub(crate) u64);
 
 /// What is to be done to one container.
 pub(crate) enum Work {
-    /// Starts it when all of `after` have left their room; the receiver holds those that have not.
+    /// Starts it when all of `after` have left their room.
     Start {
         start: Start,
-        after: watch::Receiver<Vec<ContainerId>>,
+        after: After,
     },
     Thaw {
         id: ContainerId,
-        after: watch::Receiver<Vec<ContainerId>>,
+        after: After,
     },
     Stop {
         id: ContainerId,
@@ -41,6 +41,15 @@ pub(crate) enum Work {
     Remove {
         id: ContainerId,
     },
+}
+
+/// What a start or thaw waits for.
+pub(crate) struct After {
+    /// Those that have not left their room.
+    pub(crate) left: watch::Receiver<Vec<ContainerId>>,
+    /// Whether the engine can wait for the last of them. It takes one that is suspended for one that has left; and
+    /// one that is suspended takes room once more for the moment in which it ends.
+    pub(crate) last_by_engine: bool,
 }
 
 impl Work {
@@ -137,11 +146,11 @@ pub(crate) async fn execute(
 async fn perform(driver: &dyn Driver, work: Work, limit: Duration) -> Result<Done, DriverError> {
     match work {
         Work::Start { start, after } => {
-            let last = all_but_last(driver, after, limit).await?;
+            let last = left_to_engine(driver, after, limit).await?;
             driver.start(&start, last.as_ref()).await.map(Done::Started)
         }
         Work::Thaw { id, after } => {
-            let last = all_but_last(driver, after, limit).await?;
+            let last = left_to_engine(driver, after, limit).await?;
             driver.thaw(&id, last.as_ref()).await.map(Done::Other)
         }
         Work::Stop { id, options } => driver.stop(&id, options).await.map(Done::Other),
@@ -150,16 +159,19 @@ async fn perform(driver: &dyn Driver, work: Work, limit: Duration) -> Result<Don
     }
 }
 
-/// Waits until one victim at most has not left its room, and hands that one back: the engine itself waits for it,
-/// on its own exit event, while it prepares the successor.
-async fn all_but_last(
+/// Waits until no victim has not left its room but one that the engine can wait for, and hands that one back: the engine
+/// does so on its own exit event, while it prepares the successor.
+async fn left_to_engine(
     driver: &dyn Driver,
-    mut after: watch::Receiver<Vec<ContainerId>>,
+    After { left: mut after, last_by_engine }: After,
     limit: Duration,
 ) -> Result<Option<ContainerId>, DriverError> {
     // Under the limit of the whole, so that it ends as what it is: nothing was asked of the engine yet.
     let patience = limit / 2;
-    let waited = tokio::time::timeout(patience, after.wait_for(|left| left.len() <= 1)).await.is_ok();
+    let waited =
+        tokio::time::timeout(patience, after.wait_for(|left| left.len() <= usize::from(last_by_engine)))
+            .await
+            .is_ok();
     let left = after.borrow();
     if waited {
         return Ok(left.first().cloned());

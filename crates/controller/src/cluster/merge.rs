@@ -7,7 +7,7 @@ use planner::{Container, ContainerKey, Delta, InstanceId, Millis, Operation, Pha
 
 use super::operations::Kind;
 use super::remembered::{Effect, Fact};
-use super::{Cluster, Known, takes_room};
+use super::{Cluster, Known};
 
 impl Cluster {
     /// Brings the planner's state up to date with all of the above, and says which instances were looked at.
@@ -24,7 +24,7 @@ impl Cluster {
         // Whoever holds room that somebody waits for.
         let in_room: HashMap<ContainerId, ContainerKey> = list
             .iter()
-            .filter(|known| takes_room(known.container.phase))
+            .filter(|known| self.has_not_left(known))
             .filter_map(|known| Some((known.id.clone()?, known.container.key)))
             .collect();
         let first = ContainerKey { instance, service: ServiceId(0), ordinal: 0 };
@@ -143,7 +143,7 @@ impl Cluster {
                     phase,
                     fault: None,
                     operation: None,
-                    since: Millis(container.created_at_ms).min(now),
+                    since: memory.alive_since.unwrap_or(Millis(container.created_at_ms)).min(now),
                     outdated: made_of.is_some_and(|(_, generation)| *generation != container.generation),
                 },
                 id: Some(container.id.clone()),

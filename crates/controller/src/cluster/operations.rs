@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use driver::{ContainerId, Start, StopOptions};
-use planner::{Action, ContainerKey, InstanceId, Millis, Phase, ServiceId, StopReason};
+use planner::{Action, Container, ContainerKey, InstanceId, Millis, Phase, ServiceId, StopReason};
 use tokio::sync::watch;
 
 use super::numbers::free_from_the_top;
 use super::remembered::{Effect, Fact, Memory};
-use super::{Cluster, takes_room};
-use crate::executor::{OperationId, Work};
+use super::{Cluster, Known, takes_room};
+use crate::executor::{After, OperationId, Work};
 use crate::observer::Observed;
 
 /// The grace of a stop for a container of a service that is not configured, and so gives none: the engines' own
@@ -101,12 +101,15 @@ impl Cluster {
             return None;
         }
         let container = self.container(key).and_then(|known| known.id.clone());
-        let after: Vec<ContainerId> =
+        let victims: Vec<&Known> =
             action.after().iter().filter_map(|&victim| self.in_its_room(victim)).collect();
+        let last_by_engine = victims.iter().all(|victim| takes_room(victim.container.phase));
+        let after: Vec<ContainerId> = victims.iter().filter_map(|victim| victim.id.clone()).collect();
         let (sender, receiver) = watch::channel(after.clone());
+        let waits_for = After { left: receiver, last_by_engine };
         let (kind, work) = match action {
-            Action::Start { .. } => (Kind::Start, Work::Start { start: self.start(key)?, after: receiver }),
-            Action::Thaw { .. } => (Kind::Thaw, Work::Thaw { id: container.clone()?, after: receiver }),
+            Action::Start { .. } => (Kind::Start, Work::Start { start: self.start(key)?, after: waits_for }),
+            Action::Thaw { .. } => (Kind::Thaw, Work::Thaw { id: container.clone()?, after: waits_for }),
             Action::Stop { .. } => {
                 let options = StopOptions { grace_ms: self.grace_ms(key.service) };
                 (Kind::Stop, Work::Stop { id: container.clone()?, options })
@@ -166,11 +169,16 @@ impl Cluster {
         })
     }
 
-    /// The engine's id of a container that has not left its room.
-    fn in_its_room(&self, key: ContainerKey) -> Option<ContainerId> {
-        self.container(key)
-            .filter(|known| takes_room(known.container.phase))
-            .and_then(|known| known.id.clone())
+    /// A container that has not left its room.
+    fn in_its_room(&self, key: ContainerKey) -> Option<&Known> {
+        self.container(key).filter(|known| self.has_not_left(known))
+    }
+
+    /// Whether it takes room: also one that is suspended, and is being ended.
+    pub(super) fn has_not_left(&self, known: &Known) -> bool {
+        let Container { key, phase, .. } = known.container;
+        let ends = || self.operations.get(&key).is_some_and(|operation| operation.kind == Kind::Stop);
+        takes_room(phase) || phase == Phase::Frozen && ends()
     }
 
     /// An operation has ended well: its effect is a fact. `started` is the id of what a start has started.

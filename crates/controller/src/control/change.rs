@@ -216,7 +216,16 @@ impl Controller {
 
     /// Builds the planner's state anew, and tells it all that it has to know.
     pub(super) fn configure(&mut self, unknown: &BTreeSet<String>) {
-        self.cluster.configure(&self.settings, engine_of(&self.engines), self.draining, unknown);
+        let engine_of = engine_of(&self.engines);
+        let mut settings = self.settings.clone();
+        for instance in &mut settings.instances {
+            let engine = self.engines.get(&engine_of(&instance.name));
+            if engine.is_some_and(|engine| !engine.driver.capabilities().freeze) {
+                // With no place for frozen containers everything is stopped.
+                instance.frozen_max = 0;
+            }
+        }
+        self.cluster.configure(&settings, engine_of, self.draining, unknown);
         self.demands.tell_again(&self.settings, &mut self.cluster);
         for (name, &paused) in &self.paused {
             if let Some(service) = self.cluster.state().service_id(name) {
@@ -226,6 +235,8 @@ impl Controller {
         self.backoffs.clear();
         self.holds.clear();
         self.not_done.clear();
+        // The state knows no more of the instances than what is configured, and may be planned from in this pass.
         self.judge_again = true;
+        self.judge_instances();
     }
 }

@@ -35,6 +35,7 @@ impl Controller {
         plan_micros: u64,
         now: Millis,
     ) {
+        self.stops_wait.clear();
         let sequence = lock(&self.shared.decisions).next_sequence();
         let mut actions = Vec::new();
         let mut held: HashSet<ContainerKey> = HashSet::new();

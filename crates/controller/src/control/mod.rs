@@ -219,6 +219,7 @@ impl Controller {
         if self.adoption == Adoption::Done {
             let planned_at = Instant::now();
             plan = planner::plan(self.cluster.state(), now);
+            debug_assert_eq!(planner::invariants::plan(self.cluster.state(), &plan), Ok(()));
             let plan_micros = u64::try_from(planned_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             metrics::histogram!("force12_plan_seconds").record(planned_at.elapsed().as_secs_f64());
             success = planner::success(self.cluster.state(), &plan, now);
