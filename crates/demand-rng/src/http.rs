@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use service_kit::auth::Operator;
 use service_kit::http::{PREFERENCE_APPLIED, prefer_wait};
+use service_kit::openapi::{BodyRefused, ChangeRefused, Common};
 use service_kit::problem::{Json, Problem, Query};
 use service_kit::trace::TRACEPARENT;
 use tokio::sync::Semaphore;
@@ -48,22 +49,11 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     #[openapi(
         info(
             title = "demand-rng",
-            description = "A demand source that rolls dice, and the controls to play with it. Errors are RFC 9457 problem documents."
+            description = "A demand source that rolls dice, and the controls to play with it."
         ),
-        modifiers(&BearerToken)
+        modifiers(&Common)
     )]
     struct Document;
-
-    struct BearerToken;
-    impl utoipa::Modify for BearerToken {
-        fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-            use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-            let scheme =
-                HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The operator's token."));
-            let components = document.components.get_or_insert_default();
-            components.add_security_scheme("operator", SecurityScheme::Http(scheme.build()));
-        }
-    }
 
     let mut document = Document::openapi();
     for part in [reading().into_openapi(), changing().into_openapi(), service_kit::health::openapi()] {
@@ -132,9 +122,8 @@ async fn get_demand(State(app): State<App>, headers: HeaderMap) -> Response {
     request_body = HoldDemand,
     responses(
         (status = 200, description = "The document as it is now.", body = DemandDocument),
-        (status = 400, description = "A bad value, or a key that is not here; nothing is changed.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 401, description = "No token, or not the operator's.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 403, description = "No token is configured, or a foreign Host or Origin.", body = ProblemDocument, content_type = PROBLEM_JSON),
+        ChangeRefused,
+        BodyRefused,
     ))]
 async fn hold_demand(State(app): State<App>, Json(hold): Json<HoldDemand>) -> Result<Response, Problem> {
     app.source.hold(&hold.demand)?;
@@ -147,9 +136,7 @@ async fn hold_demand(State(app): State<App>, Json(hold): Json<HoldDemand>) -> Re
     params(WhichKey),
     responses(
         (status = 200, description = "The document as it is now.", body = DemandDocument),
-        (status = 400, description = "A key that is not here.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 401, description = "No token, or not the operator's.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 403, description = "No token is configured, or a foreign Host or Origin.", body = ProblemDocument, content_type = PROBLEM_JSON),
+        ChangeRefused,
     ))]
 async fn release_demand(State(app): State<App>, Query(which): Query<WhichKey>) -> Result<Response, Problem> {
     app.source.release(which.key.as_deref())?;
@@ -177,9 +164,8 @@ async fn get_generator(
     request_body = GeneratorChange,
     responses(
         (status = 200, description = "All settings as they are now.", body = Generator),
-        (status = 400, description = "A bad setting or key; nothing is changed.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 401, description = "No token, or not the operator's.", body = ProblemDocument, content_type = PROBLEM_JSON),
-        (status = 403, description = "No token is configured, or a foreign Host or Origin.", body = ProblemDocument, content_type = PROBLEM_JSON),
+        ChangeRefused,
+        BodyRefused,
     ))]
 async fn set_generator(
     State(app): State<App>,
