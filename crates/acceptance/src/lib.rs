@@ -21,6 +21,7 @@
 //! | `FORCE12_ACCEPTANCE_SEED` | the seed of whatever is random | 1 |
 
 pub mod binaries;
+pub mod collector;
 mod configs;
 pub mod demand;
 pub mod engine;

@@ -30,6 +30,7 @@ pub struct Service {
     log: PathBuf,
     address: SocketAddr,
     token: String,
+    environment: Vec<(&'static str, String)>,
     client: reqwest::Client,
     child: Option<Child>,
 }
@@ -53,9 +54,17 @@ impl Service {
             log: directory.join(format!("{name}.log")),
             address,
             token: token.to_owned(),
+            environment: Vec::new(),
             client: http::client()?,
             child: None,
         })
+    }
+
+    /// Sets these variables too.
+    #[must_use]
+    pub fn with_environment(mut self, variables: &[(&'static str, String)]) -> Self {
+        self.environment.extend_from_slice(variables);
+        self
     }
 
     /// Its configuration file.
@@ -90,6 +99,7 @@ impl Service {
         command
             .args(arguments)
             .env("FORCE12_TOKEN", &self.token)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -196,9 +206,26 @@ impl Service {
         }
     }
 
+    /// The names of its threads, of at most 15 bytes each.
+    pub fn threads(&self) -> Result<Vec<String>> {
+        let id = self.child.as_ref().and_then(Child::id).context("it is not running")?;
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task"))?;
+        tasks.map(|task| Ok(std::fs::read_to_string(task?.path().join("comm"))?.trim().to_owned())).collect()
+    }
+
+    /// Its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The lines of its log that are JSON.
+    pub fn log_lines(&self) -> Vec<serde_json::Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// The end of its log, for a person.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         format!(

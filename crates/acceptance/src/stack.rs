@@ -54,12 +54,14 @@ pub struct Options {
     pub seed: u64,
     /// Milliseconds of history that status-api keeps.
     pub history_window_ms: u64,
+    /// Variables of every service.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Options {
     /// As in the demo: a step every three seconds, workloads on the host's network.
     fn default() -> Self {
-        Self { network: "host", interval_ms: 3_000, seed: 1, history_window_ms: 900_000 }
+        Self { network: "host", interval_ms: 3_000, seed: 1, history_window_ms: 900_000, environment: Vec::new() }
     }
 }
 
@@ -115,7 +117,8 @@ impl Stack {
         let strangers = Box::pin(start_strangers(&engine, &observer, &cluster, &image, &labelled)).await?;
 
         let service = |name, toml: &dyn Fn(SocketAddr) -> String| {
-            Service::new(name, binaries.path(name), directory.path(), TOKEN, toml)
+            let service = Service::new(name, binaries.path(name), directory.path(), TOKEN, toml)?;
+            anyhow::Ok(service.with_environment(&options.environment))
         };
         let demand_rng =
             service("demand-rng", &|listen| configs::demand_rng(listen, options.interval_ms, options.seed))?;

@@ -6,6 +6,7 @@ mod ends;
 mod extremes;
 mod kills;
 mod observing;
+mod telemetry;
 
 use std::time::Duration;
 

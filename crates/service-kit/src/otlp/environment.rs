@@ -86,6 +86,7 @@ pub(crate) fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Wanted, 
     if wanted.traces.is_some() || wanted.metrics.is_some() {
         resource(&variables)?;
         sampler(&variables)?;
+        temporality(&variables)?;
         for (name, max) in SDK_READS {
             variables.number(name, max)?;
         }
@@ -217,6 +218,16 @@ fn sampler(variables: &Variables<'_>) -> Result<(), VariableError> {
     }
 }
 
+fn temporality(variables: &Variables<'_>) -> Result<(), VariableError> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    match variables.get(NAME)? {
+        Some(value) if !["cumulative", "delta", "lowmemory"].contains(&&*value.to_ascii_lowercase()) => {
+            Err(wrong(NAME, format!("is {value:?}; it must be `cumulative`, `delta` or `lowmemory`")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn boolean(name: &str, value: &str) -> Result<bool, VariableError> {
     match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
@@ -325,6 +336,11 @@ mod tests {
                 "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
                 "10s",
                 "is \"10s\"; it must be a whole number from 1 to 86400000",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+                "both",
+                "is \"both\"; it must be `cumulative`, `delta` or `lowmemory`",
             ),
             ("OTEL_TRACES_EXPORTER", "jaeger", "is \"jaeger\"; it must be `otlp` or `none`"),
             ("OTEL_SDK_DISABLED", "yes", "is \"yes\"; it must be `true` or `false`"),

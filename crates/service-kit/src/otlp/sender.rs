@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use reqwest::blocking::Client;
+use reqwest::header::CONTENT_TYPE;
 
 use super::OtlpError;
 use super::environment::Target;
@@ -80,6 +81,8 @@ impl Sender {
 
     fn say(&self, answer: &Result<Response<Bytes>, HttpError>) {
         let why = match answer {
+            // A collector answers in protobuf, or says nothing; this is somebody else's web site.
+            Ok(answer) if is_page(answer) => Some(format!("answered {} with a web page", answer.status())),
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("answered {}", answer.status())),
             Err(error) => Some(root(&**error)),
@@ -117,6 +120,10 @@ impl HttpClient for Sender {
         self.say(&answer);
         answer
     }
+}
+
+fn is_page(answer: &Response<Bytes>) -> bool {
+    answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
 /// What is at the bottom of an error: the layers above repeat the URL, and say less.
