@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 /// After a failed `accept` (most often: no file descriptor left) there is nothing to do but to let some go.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// That connections cannot be accepted is said this often, for as long as it lasts.
+/// That connections cannot be accepted is said at most this often, also where it comes and goes.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// Why a service does not listen. Its text names the address and says what to do.
@@ -44,13 +44,15 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listener: TcpListener,
-    /// When it was last said that no connection can be accepted; `None` while they can.
+    /// When it was last said that no connection can be accepted.
     said_at: Option<Instant>,
+    /// Whether it is still to be said that they can again.
+    recovery_unsaid: bool,
 }
 
 impl Acceptor {
     pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, said_at: None }
+        Self { listener, said_at: None, recovery_unsaid: false }
     }
 
     /// The next connection, and its peer. It may be dropped and called again at any time.
@@ -58,7 +60,7 @@ impl Acceptor {
         loop {
             match self.listener.accept().await {
                 Ok(accepted) => {
-                    if self.said_at.take().is_some() {
+                    if std::mem::take(&mut self.recovery_unsaid) {
                         tracing::info!("connections are accepted again");
                     }
                     return accepted;
@@ -75,6 +77,7 @@ impl Acceptor {
         metrics::counter!("http_accepts_failed_total").increment(1);
         if self.said_at.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
             self.said_at = Some(Instant::now());
+            self.recovery_unsaid = true;
             tracing::warn!(
                 %error,
                 "no connection can be accepted; tried again every {} ms",

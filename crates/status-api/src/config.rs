@@ -210,8 +210,10 @@ fn url(text: &str, place: &Place, problems: &mut Problems<'_>) -> Option<Url> {
     let url = match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
         Ok(url) if url.has_host() => {
-            problems
-                .error(place, format!("the scheme of a service is http or https, not `{}`", url.scheme()));
+            problems.error(
+                place,
+                format!("the scheme of a service is http or https, not `{}`; {example}", url.scheme()),
+            );
             return None;
         }
         _ => {

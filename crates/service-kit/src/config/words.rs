@@ -106,7 +106,7 @@ const TABLE: &str = "a table";
 /// What serde expects, as it is written in TOML.
 fn wanted(expected: &str) -> &str {
     match expected {
-        "i64" | "u64" | "u32" | "u16" | "u8" | "usize" => WHOLE,
+        "u64" | "u32" | "u16" | "u8" | "usize" => WHOLE,
         "f64" => "a number",
         "a boolean" => "true or false, without quotes",
         "a string" | "path string" | "socket address" | "string or table" => TEXT,
@@ -134,7 +134,7 @@ fn kind(found: &str) -> &str {
 /// The largest value of an integer type.
 fn most(expected: &str) -> Option<u64> {
     match expected {
-        "u64" => Some(i64::MAX.unsigned_abs()),
+        "u64" => Some(u64::MAX),
         "u32" => Some(u32::MAX.into()),
         "u16" => Some(u16::MAX.into()),
         "u8" => Some(u8::MAX.into()),

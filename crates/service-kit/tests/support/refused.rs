@@ -25,7 +25,7 @@ const ADDRESSES: [&str; 4] = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:808
 const SOCKET: &str = "/var/run/docker.sock";
 
 /// A service under test, and all that it could touch.
-pub struct Service {
+pub(crate) struct Service {
     binary: &'static str,
     directory: TempDir,
     /// Holds the port that the configurations name: a service that got as far as listening would end with another
@@ -36,7 +36,7 @@ pub struct Service {
 
 impl Service {
     /// The service whose binary is at this path.
-    pub fn new(binary: &'static str) -> Self {
+    pub(crate) fn new(binary: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         port.set_nonblocking(true).unwrap();
@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// Tries every file of the corpus in `directory`, at least `least` of them.
-    pub fn refuses_all_of(&self, directory: &Path, least: usize) {
+    pub(crate) fn refuses_all_of(&self, directory: &Path, least: usize) {
         let mut files: Vec<PathBuf> =
             fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
@@ -135,7 +135,7 @@ impl Service {
     }
 
     /// Tries what is wrong with files as such, whatever the service.
-    pub fn refuses_what_is_no_text(&self) {
+    pub(crate) fn refuses_what_is_no_text(&self) {
         let path = |name: &str| self.directory.path().join(name);
         let file = |name: &str, bytes: &[u8]| {
             fs::write(path(name), bytes).unwrap();
