@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use planner::Resources;
 
+use crate::registry::Registries;
 use crate::tls::TlsFiles;
 
 /// What a [`crate::DockerDriver`] is made from.
@@ -20,6 +21,8 @@ pub struct DockerConfig {
     pub cluster: String,
     /// The instances on this engine.
     pub instances: Vec<DockerInstance>,
+    /// The ways into registries, for images that are pulled.
+    pub registries: Registries,
     /// The bounds of what is asked of the engine.
     pub limits: Limits,
 }
@@ -50,6 +53,9 @@ pub struct Limits {
     /// 30,000: a busy machine takes many times the usual 0.2 s for a start, and a call that is given up too
     /// early is one whose outcome is unknown. A call's wait for its turn is not part of it.
     pub change_ms: u64,
+    /// Milliseconds without any news after which a pull is given up; the engine keeps the layers that are complete.
+    /// Default 60,000: an engine tries a registry that does not answer again and again, and tells of it.
+    pub pull_stall_ms: u64,
     /// Milliseconds that a start or thaw waits for its `after`. Default 60,000; it should exceed the longest grace
     /// of any container that room is taken from. Waiting costs nothing.
     pub after_ms: u64,
@@ -72,6 +78,7 @@ impl Default for Limits {
             connect_ms: 1_000,
             observe_ms: 2_500,
             change_ms: 30_000,
+            pull_stall_ms: 60_000,
             after_ms: 60_000,
         }
     }
@@ -205,7 +212,7 @@ mod tests {
             "ssh://engine:22",
         ] {
             let error = given.parse::<EngineAddress>().expect_err(given).to_string();
-            assert!(error.starts_with(&format!("engine address {given:?}: ")), "{error}");
+            assert!(error.starts_with("engine address \"") && !error.contains("secret"), "{error}");
         }
     }
 }

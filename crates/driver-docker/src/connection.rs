@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use hyper::body::Incoming;
-use hyper::header::DATE;
+use hyper::header::{DATE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -31,6 +31,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Unanswered probes that end the connection.
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// The header with the credentials for a registry.
+const REGISTRY_AUTH: &str = "x-registry-auth";
 
 type Answer = Result<Response<Incoming>, EngineError>;
 type Sender = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Answer> + Send + Sync>;
@@ -131,9 +134,24 @@ fn tls_sender(mut connector: HttpConnector, tls: Arc<Tls>) -> Sender {
     })
 }
 
-async fn send<C: Connect + Clone + Send + Sync + 'static>(connector: C, request: BollardRequest) -> Answer {
+async fn send<C: Connect + Clone + Send + Sync + 'static>(
+    connector: C,
+    mut request: BollardRequest,
+) -> Answer {
+    url_safe(&mut request);
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     already_so(client.request(request).await?)
+}
+
+/// bollard encodes credentials in the common alphabet of base64. The engine expects that of URLs, and takes what it
+/// cannot read for no credentials at all: some passwords would do, and some would not.
+fn url_safe(request: &mut BollardRequest) {
+    let Some(credentials) = request.headers_mut().get_mut(REGISTRY_AUTH) else { return };
+    let encoded = credentials.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
+    if let Ok(mut encoded) = HeaderValue::try_from(encoded) {
+        encoded.set_sensitive(true);
+        *credentials = encoded;
+    }
 }
 
 /// bollard takes 304 for success, and with that the news that nothing had to be done would be lost.

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
-use bollard::models::ContainerStateStatusEnum as Status;
+use bollard::models::{ContainerStateStatusEnum as Status, ImageInspect};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, KillContainerOptions,
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use driver::{
-    Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome, Start,
-    Started, StopOptions,
+    Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome,
+    PullPolicy, PullProgress, Start, Started, StopOptions,
 };
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -27,6 +27,7 @@ use crate::error::{Errors, Refusal};
 use crate::events::{Events, Listener};
 use crate::labels::{self, Identity};
 use crate::lagging::Lagging;
+use crate::pull::Pulls;
 use crate::{spec, trace};
 
 /// A name that is taken by nothing that can be seen is that of a container in the making: a create takes a few
@@ -67,6 +68,7 @@ pub struct DockerDriver {
     /// By the id of an image: whether it carries any of our labels.
     pub(crate) labelled_images: Mutex<HashMap<String, bool>>,
     pub(crate) lagging: Lagging,
+    pulls: Pulls,
     /// How the containers ended that the last observation showed as ended.
     pub(crate) exits: Mutex<HashMap<ContainerId, Exit>>,
 }
@@ -103,7 +105,14 @@ impl DockerDriver {
         let events = Events::new(connection.clone(), errors.clone(), lagging.clone(), &config.cluster);
         let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
         let stops = Semaphore::new(config.limits.parallel_stops.clamp(1, Semaphore::MAX_PERMITS));
+        let pulls = Pulls::new(
+            connection.clone(),
+            errors.clone(),
+            config.registries.clone(),
+            config.limits.pull_stall_ms,
+        );
         Self {
+            pulls,
             config,
             errors,
             connection,
@@ -161,16 +170,13 @@ impl DockerDriver {
     }
 
     /// Refuses an image that would give its containers our labels.
-    async fn check_image(
-        &self,
-        call: &'static str,
-        image: &str,
-    ) -> Result<bollard::models::ImageInspect, DriverError> {
+    async fn check_image(&self, call: &'static str, image: &str) -> Result<ImageInspect, DriverError> {
         let found = match self.ask(call, self.connection.docker().inspect_image(image)).await? {
             Ok(found) => found,
             Err(Refusal { status: 404, .. }) => {
                 let message = format!(
-                    "image {image} is not on the engine, and nothing is pulled: build, load or pull it there"
+                    "image {image} is not on the engine: build, load or pull it there, or let it be pulled (pull = \
+                     \"missing\")"
                 );
                 return Err(self.errors.rejected(call, "image_missing", message));
             }
@@ -181,10 +187,51 @@ impl DockerDriver {
             let message = format!(
                 "image {image} carries the label {label}, which belongs to containers only: build it without"
             );
+            // It may have been another one under this name that was found fit.
+            self.checked_images.lock().expect("nothing panics while holding it").remove(image);
             return Err(self.errors.rejected(call, "bad_spec", message));
         }
         self.checked_images.lock().expect("nothing panics while holding it").insert(image.to_owned());
         Ok(found)
+    }
+
+    /// Pulls the image if its policy asks for that, and checks it.
+    async fn have_image(
+        &self,
+        call: &'static str,
+        image: &str,
+        policy: PullPolicy,
+    ) -> Result<ImageInspect, DriverError> {
+        let missing = |error: &DriverError| error.code() == "image_missing";
+        match policy {
+            PullPolicy::Never => self.check_image(call, image).await,
+            PullPolicy::Missing => match self.check_image(call, image).await {
+                Err(error) if missing(&error) => {
+                    self.pulls.pull(image).await?;
+                    self.check_image(call, image).await
+                }
+                checked => checked,
+            },
+            PullPolicy::Always => {
+                let Err(not_pulled) = self.pulls.pull(image).await else {
+                    return self.check_image(call, image).await;
+                };
+                // A registry that is away is no reason to run nothing.
+                match self.check_image(call, image).await {
+                    Ok(checked) => {
+                        warn!(
+                            engine = self.errors.engine,
+                            image,
+                            error = %not_pulled,
+                            "an image cannot be pulled; the one that is there already is used"
+                        );
+                        Ok(checked)
+                    }
+                    Err(error) if missing(&error) => Err(not_pulled),
+                    Err(error) => Err(error),
+                }
+            }
+        }
     }
 
     async fn check_network(&self, call: &'static str, network: &str) -> Result<(), DriverError> {
@@ -428,7 +475,7 @@ impl Driver for DockerDriver {
 
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
         const CALL: &str = "prepare";
-        let image = self.check_image(CALL, &spec.image).await?;
+        let image = self.have_image(CALL, &spec.image, spec.pull).await?;
         let has_words = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|words| !words.is_empty());
         let runs = has_words(&spec.command)
             || image.config.is_some_and(|config| has_words(&config.entrypoint) || has_words(&config.cmd));
@@ -440,6 +487,10 @@ impl Driver for DockerDriver {
             self.check_network(CALL, network).await?;
         }
         Ok(())
+    }
+
+    fn pull_progress(&self, image: &str) -> Option<PullProgress> {
+        self.pulls.progress(image)
     }
 
     async fn start(&self, start: &Start, after: Option<&ContainerId>) -> Result<Started, DriverError> {
@@ -548,6 +599,7 @@ mod tests {
 
     use super::*;
     use crate::config::Limits;
+    use crate::registry::Registries;
 
     #[tokio::test(start_paused = true)]
     async fn a_calls_own_time_begins_when_its_turn_comes() {
@@ -557,6 +609,7 @@ mod tests {
             tls: None,
             cluster: "demo".to_owned(),
             instances: Vec::new(),
+            registries: Registries::default(),
             limits,
         });
         let limit = Duration::from_millis(limits.change_ms);

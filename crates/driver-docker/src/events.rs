@@ -20,8 +20,10 @@ use crate::error::{Errors, chain};
 use crate::labels::CLUSTER;
 use crate::lagging::Lagging;
 
-/// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us.
-const ACTIONS: [&str; 7] = ["create", "start", "pause", "unpause", "die", "destroy", "rename"];
+/// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us. The last is
+/// told as `health_status: healthy`; with it among them the engine takes each for the beginning of an event's name.
+const ACTIONS: [&str; 8] =
+    ["create", "start", "pause", "unpause", "die", "destroy", "rename", "health_status"];
 /// Those that the engine tells of before its list shows them ([`Lagging`]). It is the other way round with the rest,
 /// and looking at a container that is just being started would take as long as the start.
 const TOLD_EARLY: [&str; 3] = ["pause", "unpause", "die"];
@@ -341,6 +343,7 @@ mod tests {
 
     use super::*;
     use crate::config::{DockerConfig, EngineAddress, Limits};
+    use crate::registry::Registries;
 
     /// Nobody follows the engine: what is heard comes from the test.
     fn events() -> Arc<Events> {
@@ -349,6 +352,7 @@ mod tests {
             tls: None,
             cluster: "demo".to_owned(),
             instances: Vec::new(),
+            registries: Registries::default(),
             limits: Limits::default(),
         };
         let errors = Errors::new(&config.engine);

@@ -87,6 +87,7 @@ mod tests {
     #[test]
     fn every_field_reaches_the_engine() {
         let spec = ContainerSpec {
+            pull: driver::PullPolicy::Never,
             image: "web:3".to_owned(),
             command: Some(vec!["serve".to_owned(), "--fast".to_owned()]),
             environment: [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())].into(),

@@ -43,7 +43,8 @@ pub enum DriverError {
         engine: String,
         /// The call, as in the trait.
         call: &'static str,
-        /// A code for metrics and decisions: `image_missing`, `conflict`, `bad_spec`, `not_found`, `engine`.
+        /// A code for metrics and decisions: `image_missing`, `conflict`, `bad_spec`, `not_found`, `engine`; and of a
+        /// pull `registry_denied`, `registry_unreachable`, `no_space`, `pull_stalled`, `pull_failed`.
         code: &'static str,
         /// The engine's words.
         message: String,

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub use error::DriverError;
-pub use observation::{Exit, InstanceAvailability, Observation, ObservedContainer, ObservedInstance};
-pub use spec::{ContainerSpec, Generation, Healthcheck, LogOptions, Start};
+pub use observation::{Exit, Health, InstanceAvailability, Observation, ObservedContainer, ObservedInstance};
+pub use spec::{ContainerSpec, Generation, Healthcheck, LogOptions, PullPolicy, Start};
 
 /// An engine's own id of a container: unique for all time, unlike its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,15 @@ pub enum Outcome {
     Already,
 }
 
+/// How far a pull is. Both grow: how much there is shows only by and by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes that have come.
+    pub done_bytes: u64,
+    /// Bytes of what is known to be needed; 0 while nothing is known.
+    pub total_bytes: u64,
+}
+
 /// How a container is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopOptions {
@@ -104,8 +113,14 @@ pub trait Driver: Send + Sync + 'static {
     /// the stream is established: whatever happened before it needs an observation.
     fn events(&self) -> BoxStream<'static, Event>;
 
-    /// Does ahead of need whatever a start of this spec would wait for: the image is there, and fit to run.
+    /// Does ahead of need whatever a start of this spec would wait for: the image is pulled as the spec says, is there,
+    /// and fit to run. A pull may take as long as it makes progress; dropping the future gives it up.
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError>;
+
+    /// How far the pull of an image is that a [`Driver::prepare`] under way has begun; `None` while there is none.
+    fn pull_progress(&self, _image: &str) -> Option<PullProgress> {
+        None
+    }
 
     /// Creates the container and starts it, as soon as `after` (if given) has ended or is suspended.
     ///

@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 pub struct ContainerSpec {
     /// The image, as the engine names it.
     pub image: String,
+    /// Whether the image is pulled from its registry, ahead of need. No part of the generation: it makes no container
+    /// differ.
+    pub pull: PullPolicy,
     /// The command; the image's own if `None`.
     pub command: Option<Vec<String>>,
     /// Its environment: these and nothing else of the scheduler's.
@@ -34,6 +37,19 @@ pub struct ContainerSpec {
     pub log: Option<LogOptions>,
     /// How the engine tells whether it is healthy; the image's own if `None`.
     pub healthcheck: Option<Healthcheck>,
+}
+
+/// Whether an image is pulled from its registry. Never in a start: only when a spec is prepared. In the order of how much
+/// is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PullPolicy {
+    /// Somebody else sees to it that the engine has it.
+    #[default]
+    Never,
+    /// If the engine does not have it.
+    Missing,
+    /// Whenever the spec is prepared; if that fails, what the engine has already will do.
+    Always,
 }
 
 /// Where a container's output goes.
@@ -98,7 +114,8 @@ pub struct Start {
 }
 
 impl ContainerSpec {
-    /// The hash of everything that makes a running container differ; the grace of its stop does not.
+    /// The hash of everything that makes a running container differ; the grace of its stop, and how its image came, do
+    /// not.
     pub fn generation(&self) -> Generation {
         // Each field goes in with its name and length, so that no two specs read the same.
         let mut hash = Sha256::new();
@@ -179,7 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn generation_ignores_the_grace_of_a_stop() {
+    fn generation_ignores_the_grace_of_a_stop_and_how_the_image_came() {
         assert_eq!(ContainerSpec { stop_grace_ms: 5, ..spec() }.generation(), spec().generation());
+        assert_eq!(ContainerSpec { pull: PullPolicy::Always, ..spec() }.generation(), spec().generation());
     }
 }

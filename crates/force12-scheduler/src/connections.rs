@@ -93,6 +93,7 @@ fn docker_configs(settings: &Settings) -> Vec<DockerConfig> {
                 .filter(|instance| engine.instances.contains(&instance.name))
                 .map(|instance| DockerInstance { name: instance.name.clone(), capacity: instance.capacity })
                 .collect(),
+            registries: settings.registries.clone(),
             limits,
         })
         .collect()

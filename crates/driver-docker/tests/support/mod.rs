@@ -6,6 +6,7 @@ mod certificates;
 mod fixture;
 mod image;
 mod proxy;
+mod registry;
 mod tls_engine;
 
 use std::sync::Arc;
@@ -20,13 +21,14 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use driver::{ContainerId, ContainerSpec, Driver, Observation, Start};
-use driver_docker::{DockerConfig, DockerDriver, DockerInstance, EngineAddress, Limits};
+use driver_docker::{DockerConfig, DockerDriver, DockerInstance, EngineAddress, Limits, Registries};
 use planner::Resources;
 
 pub(crate) use certificates::{Authority, Pair, Validity};
 pub(crate) use fixture::DockerFixture;
 pub(crate) use image::{build_image, workload_image};
 pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use registry::{PASSWORD, Registry, USERNAME, forget};
 pub(crate) use tls_engine::TlsEngine;
 
 /// Where the engine of the tests answers.
@@ -69,6 +71,7 @@ impl Cluster {
             tls,
             cluster: self.name.clone(),
             instances: vec![DockerInstance { name: INSTANCE.to_owned(), capacity: Resources::slots_only(9) }],
+            registries: Registries::default(),
             limits: Limits::default(),
         }
     }

@@ -54,6 +54,12 @@ pub struct ConfigFile {
     /// act. 500 to 60,000; default 2,000.
     #[serde(default = "default_stalled_after_ms")]
     pub stalled_after_ms: u64,
+    /// A file with logins for registries, as `docker login` writes it (`auths`; credential helpers that it names are not
+    /// run). Read again for each pull. To be readable by its owner and group at most (mode 0640). Default: none.
+    pub docker_config_file: Option<PathBuf>,
+    /// Logins for registries, before those of `docker_config_file`.
+    #[serde(default, rename = "registry")]
+    pub registries: Vec<RegistryTable>,
     /// Where demand comes from: anything that answers `GET` with a demand document.
     #[serde(default, rename = "demand_source")]
     pub demand_sources: Vec<DemandSourceTable>,
@@ -81,6 +87,23 @@ pub struct DemandSourceTable {
     /// `poll_ms`; at most 86,400,000; default 15,000.
     #[serde(default = "default_stale_after_ms")]
     pub stale_after_ms: u64,
+}
+
+/// A login for a registry: one of `username` and `username_env`, and one of `password_env` and `password_file`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryTable {
+    /// The registry, as images name it: `host` or `host:port`; `docker.io` for images that name none.
+    pub server: String,
+    /// Who logs in.
+    pub username: Option<String>,
+    /// The variable of the scheduler's environment that says who logs in.
+    pub username_env: Option<String>,
+    /// The variable of the scheduler's environment that holds the password.
+    pub password_env: Option<String>,
+    /// A file that holds the password. Read again for each pull. To be readable by its owner and group at most (mode
+    /// 0640).
+    pub password_file: Option<PathBuf>,
 }
 
 /// A container host.
@@ -152,8 +175,14 @@ pub struct ServiceTable {
     pub name: String,
     /// 1 is the most important; a larger number is less important. 1 to 1,000,000.
     pub priority: u32,
-    /// The image, as the engine names it. It has to be there: nothing is pulled.
+    /// The image, as the engine names it.
     pub image: String,
+    /// Whether the engine pulls the image, ahead of need and never in a start: `never`, `missing` (default: if it is not
+    /// there), or `always` (when the scheduler starts, and when this service's containers or this key are changed; if that
+    /// fails, what is there will do). A new image under the same name replaces no container that runs; new ones are made
+    /// of it.
+    #[serde(default)]
+    pub pull: PullWord,
     /// The command, one word an item. Default: the image's own.
     pub command: Option<Vec<String>>,
     /// The containers' environment: these names and values, those of `env_from`, and nothing else. Not for
@@ -219,6 +248,19 @@ pub struct ServiceTable {
     /// Whether nothing new is started for it. Default false.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Whether an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PullWord {
+    /// Not at all.
+    Never,
+    /// If it is not there.
+    #[default]
+    Missing,
+    /// Whenever starts are prepared.
+    Always,
 }
 
 /// Where a service's demand comes from.

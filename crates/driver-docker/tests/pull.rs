@@ -1,0 +1,168 @@
+//! Pulling images from a real registry with a password.
+
+mod support;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use driver::{ContainerSpec, Driver as _, PullPolicy};
+use driver_docker::{DockerConfig, DockerDriver, Limits, Password, Registries, RegistryLogin, Secret};
+use support::{Cluster, PASSWORD, Registry, USERNAME, engine, forget, start_of, workload};
+
+fn spec(image: &str, pull: PullPolicy) -> ContainerSpec {
+    ContainerSpec { image: image.to_owned(), pull, ..workload(&[]) }
+}
+
+fn driver(cluster: &Cluster, registries: Registries) -> DockerDriver {
+    DockerDriver::new(DockerConfig { registries, ..cluster.config() })
+}
+
+fn login(server: &str, password: Password) -> Registries {
+    let login = RegistryLogin { server: server.to_owned(), username: USERNAME.to_owned(), password };
+    Registries { docker_config_file: None, logins: vec![login] }
+}
+
+fn given(password: &str) -> Password {
+    Password::Given(Secret::new(password))
+}
+
+/// As `docker login` writes it.
+fn docker_config_file(path: &Path, server: &str, password: &str) {
+    use base64::Engine as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USERNAME}:{password}"));
+    std::fs::write(path, format!(r#"{{"auths": {{"{server}": {{"auth": "{auth}"}}}}}}"#)).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The code and the words of a preparation that is refused.
+async fn refusal(driver: &DockerDriver, spec: &ContainerSpec) -> (&'static str, String) {
+    let error = driver.prepare(spec).await.expect_err("it cannot be prepared");
+    let words = error.to_string();
+    assert!(words.contains(&spec.image) && !words.contains("hunter2"), "{words}");
+    assert_eq!(driver.pull_progress(&spec.image), None, "it is over");
+    (error.code(), words)
+}
+
+/// Which of the images of that name the engine has.
+async fn version(image: &str) -> String {
+    let labels: HashMap<String, String> =
+        engine().inspect_image(image).await.expect("it is there").config.unwrap().labels.unwrap();
+    labels["force12-test.version"].clone()
+}
+
+#[tokio::test]
+async fn a_missing_image_is_pulled_if_the_spec_says_so_and_only_then() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let image = registry.publish(&cluster, "1", "one").await;
+    let driver = driver(&cluster, login(&registry.server, given(PASSWORD)));
+
+    let (code, words) = refusal(&driver, &spec(&image, PullPolicy::Never)).await;
+    assert_eq!(code, "image_missing", "{words}");
+    let error = driver
+        .start(&start_of(1, spec(&image, PullPolicy::Missing)), None)
+        .await
+        .expect_err("not in a start");
+    assert_eq!(error.code(), "image_missing");
+
+    driver.prepare(&spec(&image, PullPolicy::Missing)).await.expect("it is pulled");
+    assert_eq!(version(&image).await, "one");
+    driver.start(&start_of(1, spec(&image, PullPolicy::Missing)), None).await.expect("it starts");
+
+    // What is there is not pulled again.
+    registry.down();
+    driver.prepare(&spec(&image, PullPolicy::Missing)).await.expect("it is there");
+}
+
+#[tokio::test]
+async fn always_takes_what_the_registry_has_and_makes_do_with_what_is_there() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let driver = driver(&cluster, login(&registry.server, given(PASSWORD)));
+    let image = registry.publish(&cluster, "1", "one").await;
+    let always = spec(&image, PullPolicy::Always);
+    driver.prepare(&always).await.expect("it is pulled");
+    registry.publish(&cluster, "1", "two").await;
+    driver.prepare(&always).await.expect("it is pulled again");
+    assert_eq!(version(&image).await, "two");
+    registry.down();
+    driver.prepare(&always).await.expect("what is there will do");
+    forget(&image).await;
+    let (code, words) = refusal(&driver, &always).await;
+    assert_eq!(code, "registry_unreachable", "{words}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_pull_is_told_apart_and_over_once_it_is_mended() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    let image = registry.publish(&cluster, "1", "one").await;
+    let server = registry.server.clone();
+    let missing = spec(&image, PullPolicy::Missing);
+
+    let (code, words) = refusal(&driver(&cluster, Registries::default()), &missing).await;
+    assert_eq!(code, "registry_denied");
+    assert!(
+        words.contains(&format!("registry {server} refuses image {image} without a login: give one")),
+        "{words}"
+    );
+
+    let wrong = driver(&cluster, login(&server, given("hunter21")));
+    let (code, words) = refusal(&wrong, &missing).await;
+    assert_eq!(code, "registry_denied");
+    assert!(words.contains("to our login: correct the login"), "{words}");
+
+    let driver =
+        driver(&cluster, Registries { docker_config_file: Some(path.clone()), ..Registries::default() });
+    let error = driver.prepare(&missing).await.expect_err("the file is not there").to_string();
+    assert!(error.contains(&format!("{}: cannot be read", path.display())), "{error}");
+    docker_config_file(&path, &server, "hunter21");
+    assert_eq!(refusal(&driver, &missing).await.0, "registry_denied");
+    docker_config_file(&path, &server, PASSWORD);
+
+    let (code, words) = refusal(&driver, &spec(&image.replace(":1", ":9"), PullPolicy::Missing)).await;
+    assert_ne!(image, image.replace(":1", ":9"));
+    assert_eq!(code, "image_missing");
+    assert!(words.contains(&format!("neither on the engine nor at registry {server}")), "{words}");
+
+    registry.down();
+    let (code, words) = refusal(&driver, &missing).await;
+    assert_eq!(code, "registry_unreachable");
+    assert!(words.contains(&format!("cannot reach registry {server}")), "{words}");
+
+    registry.up();
+    driver.prepare(&missing).await.expect("all of it is mended");
+    assert_eq!(version(&image).await, "one");
+}
+
+#[tokio::test]
+async fn a_pull_that_makes_no_progress_is_given_up_and_few_go_on_at_once() {
+    let cluster = Cluster::new();
+    // It takes every connection, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = silent.local_addr().unwrap();
+    let mut config = cluster.config();
+    config.limits = Limits { pull_stall_ms: 1_000, ..Limits::default() };
+    let driver = DockerDriver::new(config);
+    let images = [1, 2, 3].map(|number| format!("{server}/silent:{number}"));
+    let specs = images.clone().map(|image| spec(&image, PullPolicy::Missing));
+    let under_way = || images.iter().filter(|image| driver.pull_progress(image).is_some()).count();
+    let mut most = 0;
+    let prepared = async {
+        tokio::join!(driver.prepare(&specs[0]), driver.prepare(&specs[1]), driver.prepare(&specs[2]))
+    };
+    let mut prepared = std::pin::pin!(prepared);
+    let results = loop {
+        tokio::select! {
+            results = &mut prepared => break results,
+            () = tokio::time::sleep(Duration::from_millis(20)) => most = most.max(under_way()),
+        }
+    };
+    for result in [results.0, results.1, results.2] {
+        let error = result.expect_err("nothing comes");
+        assert_eq!(error.code(), "pull_stalled", "{error}");
+    }
+    assert_eq!((most, under_way()), (2, 0));
+}
