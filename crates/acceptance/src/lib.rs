@@ -30,6 +30,7 @@ pub mod floor;
 pub mod http;
 pub mod observer;
 pub mod pool;
+pub mod restarted;
 pub mod service;
 pub mod stack;
 pub mod timeline;

@@ -77,6 +77,11 @@ impl Service {
         self.address
     }
 
+    /// The operator's token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

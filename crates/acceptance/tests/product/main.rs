@@ -7,6 +7,7 @@ mod extremes;
 mod kills;
 mod observing;
 mod telemetry;
+mod two_schedulers;
 
 use std::time::Duration;
 
