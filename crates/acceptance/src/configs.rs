@@ -25,7 +25,7 @@ seed = {seed}
 pub(crate) struct Scheduler<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) cluster: &'a str,
-    /// Each instance's name, and its engine's address.
+    /// Each instance's name, and the lines that tell where its engine is.
     pub(crate) instances: &'a [(&'a str, String)],
     pub(crate) image: &'a str,
     pub(crate) network: &'a str,
@@ -36,12 +36,12 @@ impl Scheduler<'_> {
     /// force12-scheduler's: the instances, one service on demand, one that fills.
     pub(crate) fn to_toml(&self) -> String {
         let Self { listen, cluster, instances, image, network, demand_url } = self;
-        let instance = |(name, engine): &(&str, String)| {
+        let instance = |(name, engine_lines): &(&str, String)| {
             format!(
                 r#"
 [[instance]]
 name = "{name}"
-engine = "{engine}"
+{engine_lines}
 capacity = {{ slots = {SLOTS_PER_INSTANCE} }}
 "#
             )

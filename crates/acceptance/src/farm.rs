@@ -6,6 +6,9 @@
 //! There is one farm on a machine at a time. Whatever ends its process, a shell that waits for that removes what it
 //! made; what a machine's restart has left behind is removed when the next farm begins.
 
+mod certificates;
+
+use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::{Child, Command};
 
+use self::certificates::{Certificates, Pair};
 use crate::engine::Engine;
 
 /// Of namespaces, links, control groups, and the directory.
@@ -53,9 +57,23 @@ pub enum Fault {
     Kill,
 }
 
+/// How the scheduler reaches an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// By its unix socket, which no cut reaches.
+    #[default]
+    Socket,
+    /// Over its network, without TLS.
+    Tcp,
+    /// Over its network, with TLS and certificates on both sides.
+    Tls,
+}
+
 /// How an engine is set up.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostOptions {
+    /// How the scheduler reaches it.
+    pub way: Way,
     /// Whether its containers run on when it ends, and are its own again when it starts.
     pub live_restore: bool,
 }
@@ -75,6 +93,7 @@ pub struct Host {
     directory: PathBuf,
     address: Ipv4Addr,
     options: HostOptions,
+    certificates: Option<Certificates>,
     dockerd: Option<Child>,
 }
 
@@ -126,34 +145,53 @@ impl Farm {
 }
 
 impl Host {
-    /// Its namespace and its network; no engine yet.
+    /// Its namespace, its network and its certificates; no engine yet.
     async fn make(base: &Path, index: usize, options: HostOptions) -> Result<Self> {
         let number = u8::try_from(index + 1).context("too many engines for one network")?;
         let namespace = format!("{PREFIX}-{number}");
         let directory = base.join(number.to_string());
         std::fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let (here, there) =
-            (Ipv4Addr::new(198, 18, 212, number * 4 + 1), Ipv4Addr::new(198, 18, 212, number * 4 + 2));
-        let (here, address) = (format!("{here}/30"), format!("{there}/30"));
+        let [here, address] = [1, 2].map(|end| Ipv4Addr::new(198, 18, 212, number * 4 + end));
+        let (here, there) = (format!("{here}/30"), format!("{address}/30"));
         run("ip", &["netns", "add", &namespace]).await?;
         // The end here is named as the namespace, the end there is eth0.
         run("ip", &["link", "add", &namespace, "type", "veth", "peer", "name", "eth0", "netns", &namespace])
             .await?;
         run("ip", &["address", "add", &here, "dev", &namespace]).await?;
         run("ip", &["link", "set", &namespace, "up"]).await?;
-        run("ip", &["-n", &namespace, "address", "add", &address, "dev", "eth0"]).await?;
+        run("ip", &["-n", &namespace, "address", "add", &there, "dev", "eth0"]).await?;
         run("ip", &["-n", &namespace, "link", "set", "eth0", "up"]).await?;
         run("ip", &["-n", &namespace, "link", "set", "lo", "up"]).await?;
-        Ok(Self { namespace, directory, address: there, options, dockerd: None })
+        let certificates = match options.way {
+            Way::Tls => Some(Certificates::make(address.into(), &directory)?),
+            Way::Socket | Way::Tcp => None,
+        };
+        Ok(Self { namespace, directory, address, options, certificates, dockerd: None })
     }
 
-    /// Its unix socket, which no cut reaches, as Force12's configuration has it.
-    pub fn socket(&self) -> String {
+    /// The lines of Force12's configuration that tell where it is.
+    pub fn to_toml(&self) -> String {
+        let address = match self.options.way {
+            Way::Socket => self.socket(),
+            Way::Tcp | Way::Tls => self.tcp(),
+        };
+        let mut lines = format!("engine = \"{address}\"");
+        if let Some(Certificates { authority, client, .. }) = &self.certificates {
+            let Pair { certificate, key } = client;
+            let [ca, certificate, key] = [authority, certificate, key].map(|path| path.display());
+            let _ = write!(
+                lines,
+                "\ntls = {{ ca_file = \"{ca}\", cert_file = \"{certificate}\", key_file = \"{key}\" }}"
+            );
+        }
+        lines
+    }
+
+    fn socket(&self) -> String {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Its address on its network, as Force12's configuration has it.
-    pub fn tcp(&self) -> String {
+    fn tcp(&self) -> String {
         format!("tcp://{}:{PORT}", self.address)
     }
 
@@ -205,7 +243,16 @@ impl Host {
         {
             command.arg(option).arg(self.path(name));
         }
-        command.args(["--host", &self.socket(), "--host", &self.tcp(), "--tls=false"]);
+        command.args(["--host", &self.socket(), "--host", &self.tcp()]);
+        match &self.certificates {
+            Some(Certificates { authority, engine: Pair { certificate, key }, .. }) => {
+                command.arg("--tlsverify").arg("--tlscacert").arg(authority);
+                command.arg("--tlscert").arg(certificate).arg("--tlskey").arg(key);
+            }
+            None => {
+                command.arg("--tls=false");
+            }
+        }
         command.args(["--bridge=none", "--iptables=false"]);
         command.arg(format!("--cgroup-parent=/{PREFIX}"));
         command.arg(format!("--live-restore={}", self.options.live_restore));

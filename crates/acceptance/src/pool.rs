@@ -12,7 +12,7 @@ use futures_util::future::select_all;
 use crate::binaries::Binaries;
 use crate::configs;
 use crate::engine::{CLUSTER_LABEL, Engine};
-use crate::farm::{Farm, Fault, HostOptions};
+use crate::farm::{Farm, Fault, Host, HostOptions};
 use crate::observer::{Observer, now_ns};
 use crate::service::Service;
 use crate::stack::{INSTANCES, TOKEN, hold};
@@ -20,15 +20,6 @@ use crate::timeline::{Event, Nanos, Timeline, moment, short};
 
 /// How many of the last events are shown after a failure.
 const EVENTS_SHOWN: usize = 120;
-
-/// How the scheduler reaches an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By its unix socket, which no cut reaches.
-    Socket,
-    /// Over its network, without TLS.
-    Tcp,
-}
 
 /// The product, running, on three engines.
 pub struct Pool {
@@ -53,9 +44,9 @@ struct Watch {
 
 impl Pool {
     /// Starts three engines, set up as told, and the services on them.
-    pub async fn start(ways: [Way; 3], options: HostOptions) -> Result<Self> {
+    pub async fn start(options: [HostOptions; 3]) -> Result<Self> {
         let binaries = Binaries::locate().await?;
-        let farm = Farm::start(&[options; 3]).await?;
+        let farm = Farm::start(&options).await?;
         let cluster = "acc-pool".to_owned();
         let mut image = String::new();
         let mut watches = Vec::new();
@@ -65,14 +56,8 @@ impl Pool {
             let observer = Some(Observer::follow(&engine, &cluster));
             watches.push(Watch { engine, observer, past: Vec::new(), killed_at: 0 });
         }
-        let mut instances = Vec::new();
-        for ((name, host), way) in INSTANCES.into_iter().zip(farm.hosts()).zip(ways) {
-            let address = match way {
-                Way::Socket => host.socket(),
-                Way::Tcp => host.tcp(),
-            };
-            instances.push((name, address));
-        }
+        let instances: Vec<(&str, String)> =
+            INSTANCES.into_iter().zip(farm.hosts().iter().map(Host::to_toml)).collect();
         // Nothing generated: demand is held throughout.
         let demand_rng =
             Service::new("demand-rng", binaries.path("demand-rng"), farm.services(), TOKEN, |listen| {

@@ -72,6 +72,11 @@ impl Service {
         &self.config
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref()?.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -173,6 +178,16 @@ impl Service {
             Ok(status) => Ok((status?, begun.elapsed())),
             Err(_) => bail!("{} still ran {} ms after SIGTERM", self.name, bound.as_millis()),
         }
+    }
+
+    /// How much memory it holds, in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let pid = self.child.as_ref().and_then(Child::id).context("it is not running")?;
+        let path = format!("/proc/{pid}/status");
+        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.with_context(|| format!("{path} has no VmRSS"))
     }
 
     /// The document at `path`.

@@ -61,7 +61,13 @@ pub struct Options {
 impl Default for Options {
     /// As in the demo: a step every three seconds, workloads on the host's network.
     fn default() -> Self {
-        Self { network: "host", interval_ms: 3_000, seed: 1, history_window_ms: 900_000, environment: Vec::new() }
+        Self {
+            network: "host",
+            interval_ms: 3_000,
+            seed: 1,
+            history_window_ms: 900_000,
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -122,7 +128,7 @@ impl Stack {
         };
         let demand_rng =
             service("demand-rng", &|listen| configs::demand_rng(listen, options.interval_ms, options.seed))?;
-        let instances = INSTANCES.map(|name| (name, engine.address().to_owned()));
+        let instances = INSTANCES.map(|name| (name, format!("engine = \"{}\"", engine.address())));
         let scheduler = service("force12-scheduler", &|listen| {
             let config = configs::Scheduler {
                 listen,

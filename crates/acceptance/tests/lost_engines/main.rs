@@ -7,9 +7,9 @@ mod walk;
 
 use std::time::Duration;
 
-use acceptance::farm::{Fault, HostOptions};
+use acceptance::farm::{Fault, HostOptions, Way};
 use acceptance::observer::now_ns;
-use acceptance::pool::{Pool, Way};
+use acceptance::pool::Pool;
 use acceptance::stack::{FILL, IMPORTANT, INSTANCES, SLOTS_PER_INSTANCE};
 use acceptance::timeline::{Event, MS, Nanos, Timeline};
 use api_types::snapshot::{InstanceState, Snapshot};
@@ -38,51 +38,47 @@ struct Scenario {
     fault: Fault,
     /// Which engine.
     target: usize,
+    /// Whether containers outlive their engine.
+    live_restore: bool,
     ways: [Way; 3],
-    host: HostOptions,
 }
 
 const SOCKETS: [Way; 3] = [Way::Socket; 3];
-const NETWORKS: [Way; 3] = [Way::Tcp; 3];
+const NETWORKS: [Way; 3] = [Way::Socket, Way::Tls, Way::Tcp];
 
 #[tokio::test]
 async fn an_engine_that_hangs_is_done_without_and_adopted_again() {
-    let host = HostOptions::default();
-    ride_out(Scenario { fault: Fault::Hang, target: 0, ways: SOCKETS, host }).await;
+    ride_out(Scenario { fault: Fault::Hang, target: 0, live_restore: false, ways: SOCKETS }).await;
 }
 
 #[tokio::test]
-async fn an_engine_behind_a_network_that_swallows_everything_is_done_without_and_adopted_again() {
-    let host = HostOptions::default();
-    ride_out(Scenario { fault: Fault::Cut, target: 1, ways: NETWORKS, host }).await;
+async fn an_engine_whose_network_swallows_everything_is_done_without_and_adopted_again() {
+    ride_out(Scenario { fault: Fault::Cut, target: 1, live_restore: false, ways: NETWORKS }).await;
 }
 
 #[tokio::test]
 async fn an_engine_whose_link_is_down_is_done_without_and_adopted_again() {
-    let host = HostOptions::default();
-    ride_out(Scenario { fault: Fault::LinkDown, target: 2, ways: NETWORKS, host }).await;
+    ride_out(Scenario { fault: Fault::LinkDown, target: 2, live_restore: false, ways: NETWORKS }).await;
 }
 
 #[tokio::test]
 async fn a_killed_engine_is_done_without_and_what_outlived_it_is_adopted_again() {
-    let host = HostOptions { live_restore: true };
-    ride_out(Scenario { fault: Fault::Kill, target: 2, ways: SOCKETS, host }).await;
+    ride_out(Scenario { fault: Fault::Kill, target: 2, live_restore: true, ways: SOCKETS }).await;
 }
 
 #[tokio::test]
 async fn a_killed_engine_that_ends_its_containers_is_done_without_and_filled_again() {
-    let host = HostOptions { live_restore: false };
-    ride_out(Scenario { fault: Fault::Kill, target: 0, ways: SOCKETS, host }).await;
+    ride_out(Scenario { fault: Fault::Kill, target: 0, live_restore: false, ways: SOCKETS }).await;
 }
 
 async fn ride_out(scenario: Scenario) {
-    let Scenario { fault, target, ways, host } = scenario;
+    let Scenario { fault, target, live_restore, ways } = scenario;
     let outage = Duration::from_secs(acceptance::from_environment("FORCE12_ACCEPTANCE_OUTAGE_S", 30));
     let seed = acceptance::from_environment("FORCE12_ACCEPTANCE_SEED", 1);
     println!("FORCE12_ACCEPTANCE_SEED={seed}");
     let name = INSTANCES[target];
     let others: Vec<&str> = INSTANCES.into_iter().filter(|other| *other != name).collect();
-    let mut pool = Pool::start(ways, host).await.unwrap();
+    let mut pool = Pool::start(ways.map(|way| HostOptions { way, live_restore })).await.unwrap();
     let mut walk = Walk::begin(&pool, seed).await;
     let before = walk.rises(&pool, &ALL, RISES).await;
 
@@ -149,7 +145,7 @@ async fn ride_out(scenario: Scenario) {
     assert!(slowest < LOST_AFTER / MS, "a reaction of {slowest} ms has waited for the lost engine");
 
     // Adopted: nothing that matters is started, nothing that fills is ended, but by what had been asked before.
-    let ends_itself = fault == Fault::Kill && !host.live_restore;
+    let ends_itself = fault == Fault::Kill && !live_restore;
     let started = back("start", IMPORTANT);
     assert!(started.len() <= asked("start"), "started on its return: {started:#?}");
     let ended: Vec<Event> =
