@@ -10,6 +10,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use service_kit::cli;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -55,14 +56,14 @@ async fn supervise() -> io::Result<ExitCode> {
 fn pass_on(child: &Child, signal: Signal) {
     let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
     if let Err(error) = kill(Pid::from_raw(id), signal) {
-        eprintln!("error: cannot pass {signal} on to the scheduler (pid {id}): {error}");
+        cli::say(&format_args!("error: cannot pass {signal} on to the scheduler (pid {id}): {error}"));
     }
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
     if let Some(signal) = status.signal() {
         // Killed by its deadline, it could not say so itself.
-        eprintln!("error: the scheduler was ended by signal {signal}");
+        cli::say(&format_args!("error: the scheduler was ended by signal {signal}"));
     }
     let code = status.code().unwrap_or_else(|| EXIT_SIGNAL_BASE + status.signal().unwrap_or_default());
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
