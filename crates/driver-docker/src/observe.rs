@@ -6,7 +6,8 @@ use std::time::Duration;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use driver::{
-    ContainerId, DriverError, Exit, InstanceAvailability, Observation, ObservedContainer, ObservedInstance,
+    ContainerId, DriverError, Exit, Health, InstanceAvailability, Observation, ObservedContainer,
+    ObservedInstance,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use planner::Phase;
@@ -164,6 +165,8 @@ impl DockerDriver {
         if let Some(mark) = mark.filter(|_| listed == container.phase) {
             self.lagging.settle(&container.id, mark);
         }
+        let says = state.health.and_then(|health| health.status).map(|status| status.to_string());
+        container.health = says.filter(|_| container.phase == Phase::Running).as_deref().and_then(health);
         container.exit = (container.phase == Phase::Exited).then(|| Exit {
             code: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
@@ -187,9 +190,29 @@ fn candidate(listed: ContainerSummary) -> Option<Candidate> {
         created_at_ms: u64::try_from(listed.created.unwrap_or_default())
             .unwrap_or_default()
             .saturating_mul(MILLIS_PER_SECOND),
+        health: listed.status.as_deref().and_then(health_in_list),
         exit: None,
     };
     Some(Candidate { image: listed.image_id.unwrap_or_default(), container })
+}
+
+/// An inspection's word.
+fn health(says: &str) -> Option<Health> {
+    match says {
+        "starting" => Some(Health::Starting),
+        "healthy" => Some(Health::Healthy),
+        "unhealthy" => Some(Health::Unhealthy),
+        // `none`, or no word at all: it has no healthcheck.
+        _ => None,
+    }
+}
+
+/// The list has it in a sentence for people alone: `Up 3 minutes (healthy)`, `Up 1 second (health: starting)`. The
+/// words have not changed since health was introduced (API 1.24), and asking about each container would cost more than
+/// the list does.
+fn health_in_list(status: &str) -> Option<Health> {
+    let (_, parenthesis) = status.strip_suffix(')')?.rsplit_once('(')?;
+    health(parenthesis.strip_prefix("health: ").unwrap_or(parenthesis))
 }
 
 /// The list and the inspection have the same words, in different types.
@@ -202,5 +225,26 @@ fn phase(state: Option<&str>) -> Phase {
         Some("exited" | "removing" | "dead") => Phase::Exited,
         // `stopping`, and a word of the future: it may take room.
         _ => Phase::Stopping,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_read_from_the_sentence_in_the_list() {
+        for (status, expected) in [
+            ("Up 3 minutes", None),
+            ("Up 3 minutes (Paused)", None),
+            ("Up 2 seconds (health: starting)", Some(Health::Starting)),
+            ("Up Less than a second (healthy)", Some(Health::Healthy)),
+            ("Up About an hour (unhealthy)", Some(Health::Unhealthy)),
+            ("Exited (0) 3 minutes ago", None),
+            ("Created", None),
+            ("", None),
+        ] {
+            assert_eq!(health_in_list(status), expected, "{status:?}");
+        }
     }
 }

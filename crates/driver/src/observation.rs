@@ -52,8 +52,21 @@ pub struct ObservedContainer {
     pub phase: Phase,
     /// When it was created: milliseconds since the Unix epoch, by the engine's clock.
     pub created_at_ms: u64,
+    /// What its healthcheck says while it runs; `None` where it has none.
+    pub health: Option<Health>,
     /// How it ended, for one that has.
     pub exit: Option<Exit>,
+}
+
+/// What the engine's healthcheck says of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// Nothing yet: it has not been healthy since its start, nor failed often enough.
+    Starting,
+    /// The last check went well.
+    Healthy,
+    /// As many checks in a row as it may have failed.
+    Unhealthy,
 }
 
 /// How a container ended.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use driver::{
     Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Observation, ObservedContainer,
-    ObservedInstance, Outcome, Start, Started, StopOptions,
+    ObservedInstance, Outcome, PullPolicy, PullProgress, Start, Started, StopOptions,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -19,6 +19,7 @@ use super::engine::SimEngine;
 use super::events::Subscriber;
 use super::fault::{Call, FaultKind, Outage};
 use super::history::{Labels, Subject};
+use super::pull::Pull;
 use super::requests::{self, Creation, Refused};
 use super::world::{Labelled, World};
 
@@ -346,9 +347,16 @@ impl Driver for SimDriver {
 
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
         let client = &self.client;
+        if spec.pull != PullPolicy::Never {
+            client.unless_killed(requests::pull(client.engine.clone(), &spec.image)).await;
+        }
         let about = About { call: Call::Prepare, subject: &spec.image, labelled: Labelled::default() };
         let work = |engine, latency| requests::prepare(engine, latency, spec.image.clone());
         client.unless_killed(client.request(about, client.limit(), work)).await
+    }
+
+    fn pull_progress(&self, image: &str) -> Option<PullProgress> {
+        self.client.engine.world().pulls.get(image).and_then(Pull::progress)
     }
 
     async fn start(&self, start: &Start, after: Option<&ContainerId>) -> Result<Started, DriverError> {
@@ -405,6 +413,7 @@ fn observation(world: &World, cluster: &str) -> Observation {
                 phase => phase,
             },
             created_at_ms: container.created_at_ms,
+            health: container.health.filter(|_| container.phase != Phase::Frozen),
             exit: container.exit.clone(),
         })
     });

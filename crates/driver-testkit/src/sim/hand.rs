@@ -1,11 +1,11 @@
 //! Acting on containers behind the drivers' backs.
 
-use driver::ContainerId;
+use driver::{ContainerId, Health};
 use planner::Phase;
 
 use super::engine::SimEngine;
 use super::history::{Actor, Happening};
-use super::requests::exit_by_itself;
+use super::requests::{check_health, exit_by_itself};
 use super::world::SimContainer;
 
 /// The phases in which there is a process.
@@ -38,6 +38,12 @@ impl<'a> Hand<'a> {
     /// Resumes it, whether or not there is room.
     pub fn unpause(self, id: &ContainerId) {
         self.does(id, &[Phase::Frozen], Happening::Thawed, Actor::Hand);
+        check_health(self.engine, id);
+    }
+
+    /// Its healthcheck says this from now on, until it says something else by itself.
+    pub fn health(self, id: &ContainerId, health: Health) {
+        self.engine.act(|world| world.set_health(id, health));
     }
 
     /// Starts one that was created or has ended, whether or not there is room.
@@ -45,6 +51,7 @@ impl<'a> Hand<'a> {
         self.does(id, &[Phase::Created, Phase::Exited], Happening::Starting, Actor::Hand);
         self.does(id, &[Phase::Starting], Happening::Running, Actor::Hand);
         exit_by_itself(self.engine, id);
+        check_health(self.engine, id);
     }
 
     /// Kills it if it runs, and removes it.

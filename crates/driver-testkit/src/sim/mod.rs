@@ -26,6 +26,7 @@ mod fault;
 mod hand;
 mod history;
 mod image;
+mod pull;
 mod requests;
 mod world;
 
@@ -36,7 +37,7 @@ pub use self::engine::{SimContainerView, SimEngine};
 pub use self::fault::{Call, Fault, FaultKind, FaultRates, Outage};
 pub use self::hand::Hand;
 pub use self::history::{Actor, Entry, Happening, Labels, Occupancy, Subject};
-pub use self::image::Behaviour;
+pub use self::image::{Behaviour, Checked};
 
 /// The name of a container that Force12 starts.
 fn container_name(cluster: &str, service: &str, instance: &str, ordinal: u32) -> String {

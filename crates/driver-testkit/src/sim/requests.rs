@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver::{ContainerId, Generation, Outcome};
+use driver::{ContainerId, Generation, Health, Outcome};
 use planner::Phase;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -40,6 +40,22 @@ fn refused(code: &'static str, message: String) -> Refused {
 
 fn not_found(id: &ContainerId) -> Refused {
     refused("not_found", format!("no container {id}"))
+}
+
+/// Pulls an image that is missing and that a registry has. It takes as long as it takes.
+pub(super) async fn pull(engine: SimEngine, image: &str) {
+    let takes = {
+        let mut world = engine.world();
+        let has_it = world.images.contains_key(image);
+        let Some(pull) = world.pulls.get_mut(image).filter(|_| !has_it) else { return };
+        pull.begun = Some(Instant::now());
+        pull.takes
+    };
+    sleep(takes).await;
+    let mut world = engine.world();
+    if let Some(pull) = world.pulls.remove(image) {
+        world.images.insert(image.to_owned(), pull.behaviour);
+    }
 }
 
 pub(super) async fn prepare(engine: SimEngine, latency: Duration, image: String) -> Result<(), Refused> {
@@ -107,6 +123,7 @@ pub(super) async fn start(engine: SimEngine, latency: Duration, id: ContainerId)
         Ok(())
     })?;
     exit_by_itself(&engine, &id);
+    check_health(&engine, &id);
     Ok(Outcome::Done)
 }
 
@@ -124,6 +141,27 @@ pub(super) fn exit_by_itself(engine: &SimEngine, id: &ContainerId) {
         engine.until(|engine| phase_in_life(engine, &id, life) != Some(Phase::Frozen)).await;
         end(&engine, &id, life, code, Actor::Container);
     });
+}
+
+/// Where its image has a healthcheck, that says in its time what the image says it does.
+pub(super) fn check_health(engine: &SimEngine, id: &ContainerId) {
+    let planned =
+        engine.world().containers.get(id).map(|container| (container.life, container.behaviour.healthcheck));
+    let Some((life, Some(checked))) = planned else {
+        return;
+    };
+    for (after_ms, health) in
+        [(checked.healthy_after_ms, Health::Healthy), (checked.unhealthy_after_ms, Health::Unhealthy)]
+    {
+        let Some(after_ms) = after_ms else { continue };
+        let (engine, id) = (engine.clone(), id.clone());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(after_ms)).await;
+            if phase_in_life(&engine, &id, life) == Some(Phase::Running) {
+                engine.act(|world| world.set_health(&id, health));
+            }
+        });
+    }
 }
 
 /// Stops a container, and returns when it has ended.
@@ -187,7 +225,7 @@ pub(super) async fn freeze(
 pub(super) async fn thaw(engine: SimEngine, latency: Duration, id: ContainerId) -> Result<Outcome, Refused> {
     let _turn = turn(&engine, &id).await?;
     sleep(latency).await;
-    engine.act(|world| match world.containers.get(&id).map(|container| container.phase) {
+    let thawed = engine.act(|world| match world.containers.get(&id).map(|container| container.phase) {
         Some(Phase::Frozen) => {
             world.happen(&id, Happening::Thawed, Actor::Driver);
             Ok(Outcome::Done)
@@ -195,7 +233,9 @@ pub(super) async fn thaw(engine: SimEngine, latency: Duration, id: ContainerId) 
         Some(Phase::Running) => Ok(Outcome::Already),
         Some(phase) => Err(refused("conflict", format!("container {id} is {phase:?} and cannot be resumed"))),
         None => Err(not_found(&id)),
-    })
+    })?;
+    check_health(&engine, &id);
+    Ok(thawed)
 }
 
 /// Removes a container that does not run.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-use driver::{ContainerId, Event, Exit, InstanceAvailability};
+use driver::{ContainerId, Event, Exit, Health, InstanceAvailability};
 use planner::{Phase, Resources};
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ use super::events::Subscriber;
 use super::fault::{Call, Fault, FaultKind, Outage};
 use super::history::{Actor, Entry, Happening, Occupancy, Subject};
 use super::image::Behaviour;
+use super::pull::Pull;
 use super::{SimConfig, dice};
 
 /// Everything that an engine knows. Changed only under its lock, and never across an await.
@@ -20,6 +21,8 @@ pub(super) struct World {
     pub(super) containers: BTreeMap<ContainerId, SimContainer>,
     pub(super) instances: BTreeMap<String, SimInstance>,
     pub(super) images: BTreeMap<String, Behaviour>,
+    /// What a registry has, by image.
+    pub(super) pulls: BTreeMap<String, Pull>,
     pub(super) faults: Vec<Fault>,
     pub(super) outage: Option<Outage>,
     pub(super) events_cut: bool,
@@ -50,6 +53,8 @@ pub(super) struct SimContainer {
     pub(super) phase: Phase,
     pub(super) created_at_ms: u64,
     pub(super) exit: Option<Exit>,
+    /// What its healthcheck says.
+    pub(super) health: Option<Health>,
     /// Counts its starts, so that what was set going in one life does not strike in the next.
     pub(super) life: u64,
     /// Held by the one call that starts, suspends or resumes it: the engine does these in turn.
@@ -76,6 +81,7 @@ impl World {
             containers: BTreeMap::new(),
             instances: BTreeMap::new(),
             images: BTreeMap::new(),
+            pulls: BTreeMap::new(),
             faults: Vec::new(),
             outage: None,
             events_cut: false,
@@ -140,6 +146,7 @@ impl World {
             phase: Phase::Created,
             created_at_ms: self.clock_ms(),
             exit: None,
+            health: None,
             life: 0,
             turn: Arc::default(),
         };
@@ -158,18 +165,37 @@ impl World {
                 container.exit = None;
                 container.life += 1;
             }
-            Happening::Running | Happening::Thawed => container.phase = Phase::Running,
+            Happening::Running => {
+                container.phase = Phase::Running;
+                container.health = container.behaviour.healthcheck.map(|_| Health::Starting);
+            }
+            Happening::Thawed => container.phase = Phase::Running,
             Happening::Stopping => container.phase = Phase::Stopping,
-            Happening::Frozen => container.phase = Phase::Frozen,
+            Happening::Frozen => {
+                container.phase = Phase::Frozen;
+                // As Docker has it: what can't be checked is not healthy, until the first check after it was resumed.
+                container.health = container.health.map(|_| Health::Unhealthy);
+            }
             Happening::Exited { code } => {
                 container.phase = Phase::Exited;
-                container.exit = Some(Exit { code, out_of_memory: false, message: None });
+                container.health = None;
+                let out_of_memory = container.behaviour.out_of_memory && by == Actor::Container;
+                container.exit = Some(Exit { code, out_of_memory, message: None });
             }
             Happening::Removed => {}
         }
         self.note(id, what, by);
         if what == Happening::Removed {
             self.containers.remove(id);
+        }
+    }
+
+    /// A container's healthcheck says something else.
+    pub(super) fn set_health(&mut self, id: &ContainerId, health: Health) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        container.health = Some(health);
+        if let Some(labels) = &container.subject.labels {
+            self.untold.push((Some(labels.cluster.clone()), container.subject.name.clone()));
         }
     }
 
