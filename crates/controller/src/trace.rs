@@ -83,3 +83,61 @@ pub(crate) fn action(
         force12.error = Empty,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::Subscriber;
+    use tracing::span::{Attributes, Id};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
+    use tracing_subscriber::registry::LookupSpan;
+
+    use super::*;
+
+    /// Notes which spans are made, within which, and what they follow from.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
+        fn on_new_span(&self, _: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+            let span = context.span(id).unwrap();
+            let parent = span.parent().map_or("nothing", |parent| parent.name());
+            self.0.lock().unwrap().push(format!("{} within {parent}", span.name()));
+        }
+
+        fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+            let name = |id| context.span(id).unwrap().name();
+            self.0.lock().unwrap().push(format!("{} follows from {}", name(id), name(follows)));
+        }
+    }
+
+    #[test]
+    fn a_decision_is_within_its_newest_cause_and_follows_from_the_others() {
+        let notes = Notes::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(notes.clone()), || {
+            let mut causes = Causes::default();
+            let decide = |causes: &Causes| causes.decision("demo", "9c2e", 1, WokenBy::DEMAND, 20);
+            drop(decide(&causes));
+            causes.add(info_span!("first"));
+            causes.add(Span::none());
+            causes.add(info_span!("second"));
+            drop(decide(&causes));
+            causes.clear();
+            drop(decide(&causes));
+        });
+        let notes = notes.0.lock().unwrap();
+        assert_eq!(
+            notes[..],
+            [
+                "decision within nothing",
+                "first within nothing",
+                "second within nothing",
+                "decision within second",
+                "decision follows from first",
+                "decision within nothing",
+            ]
+        );
+    }
+}

@@ -29,7 +29,7 @@ const SERVICE: &str = "demand-rng";
 
 /// A demand source that rolls dice, for demonstrations and tests.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = cli::ENVIRONMENT)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -20,15 +20,7 @@ use service_kit::{generated, healthcheck, shutdown, telemetry};
 /// It takes demand over HTTP, decides, and drives container engines. SIGTERM ends it and leaves the containers
 /// running; the next start adopts them.
 #[derive(Parser)]
-#[command(name = SERVICE, version, after_help = "\
-Environment:
-  FORCE12_CONFIG      the config file, in place of --config
-  FORCE12_TOKEN       the operator's token, or FORCE12_TOKEN_FILE: a file with it (mode 0600)
-  FORCE12_LOG         what to log, such as `info` (the default) or `info,controller=debug`
-  OTEL_EXPORTER_OTLP_ENDPOINT
-                      export metrics and traces to this collector, by OTLP over HTTP; with the other OTEL_* variables
-
-Exit codes: 0 all is well, 1 it failed, 2 bad usage or a bad config; with 2, nothing has been touched.")]
+#[command(name = SERVICE, version, after_help = cli::ENVIRONMENT)]
 struct Cli {
     #[command(subcommand)]
     command: SchedulerCommand,

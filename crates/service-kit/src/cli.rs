@@ -7,6 +7,17 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+/// What every service takes from its environment, and how it exits, for the end of its `--help`.
+pub const ENVIRONMENT: &str = "\
+Environment:
+  FORCE12_CONFIG      the config file, in place of --config
+  FORCE12_TOKEN       the operator's token, or FORCE12_TOKEN_FILE: a file with it (mode 0600)
+  FORCE12_LOG         what to log, such as `info` (the default) or `info,service_kit=debug`
+  OTEL_EXPORTER_OTLP_ENDPOINT
+                      export metrics and traces to this collector, by OTLP over HTTP; with the other OTEL_* variables
+
+Exit codes: 0 all is well, 1 it failed, 2 bad usage or a bad config; with 2, nothing has been touched.";
+
 /// The subcommands that every service has. A service with more of them flattens this into its own.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 /// The live page of Force12 and what people and browsers use of it.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = cli::ENVIRONMENT)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -17,6 +17,8 @@ use crate::BOUND;
 /// A trace of somebody else's, and their span in it.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
+/// Another trace, begun by an operator.
+const OPERATORS_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// From SIGTERM to the end of a service that has nothing under way, and a collector that takes nothing: a second for
 /// what is left to export, and what a debug build on a busy machine takes for the rest.
@@ -96,10 +98,9 @@ async fn a_change_of_demand_is_one_trace_from_the_page_to_the_engine() {
         .wait_for("the trace with its decision", BOUND, |received| {
             let of_it = |span: &&Span| span.trace_id == TRACE;
             let spans: Vec<Span> = received.spans.iter().filter(of_it).cloned().collect();
-            // The scheduler's lasts longest.
-            let arrived = |name: &str| spans.iter().any(|span| span.name == name);
-            (arrived("learn demand") && arrived("change demand") && arrived("PUT /v1/demand"))
-                .then_some(Tree(spans))
+            let arrived = |service: &str| spans.iter().filter(|span| span.service == service).count();
+            let ended = spans.iter().any(|span| span.name == "learn demand");
+            (ended && arrived("status-api") == 2 && arrived("demand-rng") == 2).then_some(Tree(spans))
         })
         .await
         .unwrap();
@@ -159,6 +160,27 @@ async fn a_change_of_demand_is_one_trace_from_the_page_to_the_engine() {
         let idle = received.spans.iter().find(idle);
         assert!(idle.is_none(), "a pass that does nothing makes no span: {idle:#?}");
     }
+
+    // What an operator has done is a trace of its own, down to the decision that it leads to.
+    let drain = stack.status_api.request(Method::POST, "/v1/instances/instance-3/drain");
+    let drain = drain.header("traceparent", format!("00-{OPERATORS_TRACE}-{CALLER}-01"));
+    assert_eq!(drain.send().await.unwrap().status(), 200);
+    let tree = collector
+        .wait_for("the operator's trace with its decision", BOUND, |received| {
+            let of_it = |span: &&Span| span.trace_id == OPERATORS_TRACE;
+            let spans: Vec<Span> = received.spans.iter().filter(of_it).cloned().collect();
+            let at_page = spans.iter().filter(|span| span.service == "status-api").count();
+            let decided = spans.iter().any(|span| span.name == "decision");
+            (at_page == 2 && decided).then_some(Tree(spans))
+        })
+        .await
+        .unwrap();
+    println!("{}", tree.picture());
+    let at_page = tree.child(CALLER, "status-api: POST /v1/instances/{name}/drain");
+    let passed_on = tree.child(&at_page.id, "status-api: POST /v1/instances/instance-3/drain");
+    let obeyed = tree.child(&passed_on.id, "force12-scheduler: POST /v1/instances/{name}/drain");
+    tree.child(&obeyed.id, "force12-scheduler: decision");
+
     says_the_same(&collector, &stack.demand_rng, "demand-rng", &["demand", "demand_changes_total"]).await;
     let counted = ["force12_engine_calls_total", "force12_engine_call_seconds", "force12_containers"];
     says_the_same(&collector, &stack.scheduler, "force12-scheduler", &counted).await;
