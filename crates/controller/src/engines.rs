@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use driver::{Driver, Generation, InstanceAvailability};
+use driver::{Driver, Generation, InstanceAvailability, PullPolicy};
 use planner::{InstanceId, InstanceState, Millis, Resources};
 use tokio::task::AbortHandle;
 
@@ -25,6 +25,8 @@ pub(crate) struct Engine {
 
 /// One spec on one engine.
 pub(crate) struct Prepared {
+    /// As the spec had it: another policy is another preparation.
+    pub(crate) pull: PullPolicy,
     pub(crate) post: Arc<Mutex<Preparation>>,
     pub(crate) task: AbortHandle,
 }
@@ -32,9 +34,12 @@ pub(crate) struct Prepared {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.task.abort();
-        for prepared in self.preparations.values() {
-            prepared.task.abort();
-        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use driver::{ContainerSpec, Driver};
+use driver::{ContainerSpec, Driver, PullProgress};
 use planner::{NotDone, Plan, ServiceId, ServiceKind, State, Success};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
@@ -14,36 +14,86 @@ use crate::decisions::WokenBy;
 use crate::handle::{Shared, lock};
 use crate::measure::engine_call;
 
-/// One attempt may take this long: an image of some gigabytes over a slow line.
-pub(crate) const PREPARE_LIMIT: Duration = Duration::from_mins(10);
+/// One attempt may take this long: an image of some tens of gigabytes over a slow line, and the pulls before it. A pull
+/// that makes no progress is given up long before, by its driver; of one that is given up here, the engine keeps the
+/// layers that are complete, and the next attempt goes on from there.
+pub(crate) const PREPARE_LIMIT: Duration = Duration::from_mins(30);
+
+/// Starts wait for a preparation for as long as it takes. The planner asks until when: until a moment that is put off
+/// before it comes, and seldom, because each time is news to it.
+const HELD: Duration = Duration::from_hours(24);
+
+/// How often a pull is asked how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// How far the preparation of a spec on an engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Preparation {
-    /// Asked for, and not answered; until the moment given at most.
-    UnderWay { until: Instant },
+    /// Asked for, and not answered. Starts are held back until the moment given at most.
+    UnderWay {
+        until: Instant,
+        /// How far its image's pull is, if there is one.
+        pull: Option<String>,
+    },
     /// Done.
     Ready,
-    /// Failed, to be tried again.
-    Failed { reason: String, retry_at: Instant },
+    /// Failed, and tried again and again. Starts are held back until the moment given at most.
+    Failed {
+        until: Instant,
+        /// [`DriverError::code`], or `timeout`.
+        code: &'static str,
+        reason: String,
+    },
 }
 
-/// Services whose starts are held back by their first preparation alone, with the engines that have not answered it.
+/// Services whose starts are held back by their preparation alone, and why.
 ///
-/// The planner knows of one kind of wait before a start, and says of it that something has failed. Here nothing has.
+/// The planner knows of one kind of wait before a start, and says of it that something has failed, but not what.
 #[derive(Debug, Default)]
-pub(crate) struct Preparing(pub(crate) BTreeMap<ServiceId, Vec<String>>);
+pub(crate) struct Preparing(pub(crate) BTreeMap<ServiceId, Wait>);
+
+/// Why a service's starts are held back on some engines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// For decisions: `in_progress`, or the code of what has failed.
+    pub(crate) code: &'static str,
+    /// A sentence without its subject.
+    pub(crate) reason: String,
+}
+
+impl Wait {
+    /// For engines that have not answered a first preparation.
+    pub(crate) fn first(engines: &[(&str, Option<String>)]) -> Self {
+        let checking: Vec<&str> =
+            engines.iter().filter(|(_, pull)| pull.is_none()).map(|&(engine, _)| engine).collect();
+        let pulling = engines.iter().filter_map(|(engine, pull)| {
+            Some(format!("its image is being pulled on {engine}: {}", pull.as_ref()?))
+        });
+        let mut reasons: Vec<String> = pulling.collect();
+        if !checking.is_empty() {
+            reasons.push(format!("its image is being checked on {}", checking.join(", ")));
+        }
+        Self { code: "in_progress", reason: reasons.join("; ") }
+    }
+
+    /// For what has failed on one engine.
+    pub(crate) fn failed(code: &'static str, reason: &str) -> Self {
+        Self { code, reason: format!("its starts are held back: {reason}") }
+    }
+}
 
 impl Preparing {
-    /// Why nothing is started yet, as a sentence without its subject.
-    pub(crate) fn reason(engines: &[String]) -> String {
-        format!("its image is being checked on {}", engines.join(", "))
+    /// Whether the service waits for nothing but its first preparation.
+    fn is_first(&self, service: ServiceId) -> bool {
+        self.0.get(&service).is_some_and(|wait| wait.code == "in_progress")
     }
 
     /// As [`NotDone::code`].
     pub(crate) fn code(&self, not_done: &NotDone) -> &'static str {
         match not_done {
-            NotDone::BackingOff { service, .. } if self.0.contains_key(service) => "in_progress",
+            NotDone::BackingOff { service, .. } | NotDone::RolloutFailing { service, .. } => {
+                self.0.get(service).map_or_else(|| not_done.code(), |wait| wait.code)
+            }
             _ => not_done.code(),
         }
     }
@@ -51,12 +101,17 @@ impl Preparing {
     /// As [`NotDone::words`].
     pub(crate) fn words(&self, not_done: &NotDone, state: &State, now: planner::Millis) -> String {
         if let NotDone::BackingOff { service, count, .. } = not_done
-            && let Some(engines) = self.0.get(service)
+            && let Some(wait) = self.0.get(service)
+        {
+            return format!("{}: {count} more wanted; {}", state.service(*service).name, wait.reason);
+        }
+        if let NotDone::RolloutFailing { service, count, .. } = not_done
+            && let Some(wait) = self.0.get(service)
         {
             return format!(
-                "{}: {count} more wanted; {}",
+                "{}: {count} of an older generation wait to be replaced; {}",
                 state.service(*service).name,
-                Self::reason(engines)
+                wait.reason
             );
         }
         not_done.words(state, now)
@@ -70,7 +125,7 @@ impl Preparing {
             NotDone::BackingOff { service, .. } if wanted(service) => Some(service),
             _ => None,
         });
-        if codes.contains(&"backing_off") && held_back.all(|service| self.0.contains_key(&service)) {
+        if codes.contains(&"backing_off") && held_back.all(|service| self.is_first(service)) {
             codes.retain(|&code| code != "backing_off" && code != "in_progress");
             codes.push("in_progress");
             codes.sort_unstable();
@@ -87,39 +142,134 @@ pub(crate) async fn prepare(
     shared: Arc<Shared>,
     mut random: ChaCha8Rng,
 ) {
+    let (engine, image) = (driver.name(), spec.image.as_str());
     let mut failures = 0;
+    // Told once for each code: the words may differ each time, by a port or a moment.
+    let mut told = None;
     loop {
         let asked_at = Instant::now();
-        let answer = tokio::time::timeout(PREPARE_LIMIT, driver.prepare(&spec)).await;
+        let answer = attempt(&*driver, &spec, &post, &shared).await;
         let outcome = match &answer {
-            Ok(Ok(())) => "done",
-            Ok(Err(error)) => error.code(),
-            Err(_) => "timeout",
+            Ok(()) => "done",
+            Err((code, _)) => code,
         };
-        engine_call(driver.name(), "prepare", outcome, asked_at.elapsed());
-        let reason = match answer {
-            Ok(Ok(())) => {
-                *lock(&post) = Preparation::Ready;
-                shared.wake(WokenBy::ENGINE);
-                return;
+        engine_call(engine, "prepare", outcome, asked_at.elapsed());
+        let Err((code, reason)) = answer else {
+            if told.is_some() {
+                tracing::info!(engine, image, "a service can be prepared after all");
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => {
-                format!(
-                    "{} has not prepared {} within {} s",
-                    driver.name(),
-                    spec.image,
-                    PREPARE_LIMIT.as_secs()
-                )
-            }
+            *lock(&post) = Preparation::Ready;
+            shared.wake(WokenBy::ENGINE);
+            return;
         };
-        if failures == 0 {
-            tracing::warn!(engine = driver.name(), image = spec.image, %reason, "a service cannot be prepared");
+        if told.replace(code) != Some(code) {
+            tracing::warn!(engine, image, code, %reason, "a service cannot be prepared; trying again");
         }
         failures += 1;
-        let retry_at = Instant::now() + Schedule::PREPARE.delay(failures, &mut random);
-        *lock(&post) = Preparation::Failed { reason, retry_at };
+        let until = lock(&post).held_until();
+        *lock(&post) = Preparation::Failed { until, code, reason };
         shared.wake(WokenBy::ENGINE);
-        tokio::time::sleep_until(retry_at).await;
+        tokio::time::sleep(Schedule::PREPARE.delay(failures, &mut random)).await;
+    }
+}
+
+/// One attempt, which shows how far a pull is. If it fails, a code and a sentence.
+async fn attempt(
+    driver: &dyn Driver,
+    spec: &ContainerSpec,
+    post: &Mutex<Preparation>,
+    shared: &Shared,
+) -> Result<(), (&'static str, String)> {
+    let asked_at = Instant::now();
+    let mut answer = std::pin::pin!(tokio::time::timeout(PREPARE_LIMIT, driver.prepare(spec)));
+    loop {
+        match tokio::time::timeout(PROGRESS_EVERY, &mut answer).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(error))) => return Err((error.code(), error.to_string())),
+            Ok(Err(_)) => {
+                let limit_s = PREPARE_LIMIT.as_secs();
+                let reason = format!("{} has not prepared {} within {limit_s} s", driver.name(), spec.image);
+                return Err(("timeout", reason));
+            }
+            Err(_) => {
+                let Some(progress) = driver.pull_progress(&spec.image) else { continue };
+                let mut post = lock(post);
+                // What has failed before goes on to be said until something comes.
+                if matches!(*post, Preparation::Failed { .. }) && progress.done_bytes == 0 {
+                    continue;
+                }
+                let pull = Some(pull_in_words(progress, asked_at.elapsed()));
+                *post = Preparation::UnderWay { until: post.held_until(), pull };
+                drop(post);
+                shared.wake(WokenBy::ENGINE);
+            }
+        }
+    }
+}
+
+/// `40 of 120 MiB, 12 s`.
+fn pull_in_words(progress: PullProgress, elapsed: Duration) -> String {
+    const MIB: u64 = 1024 * 1024;
+    let seconds = elapsed.as_secs();
+    match progress {
+        PullProgress { total_bytes: 0, .. } => format!("{seconds} s"),
+        PullProgress { done_bytes, total_bytes } => {
+            format!("{} of {} MiB, {seconds} s", done_bytes / MIB, total_bytes.div_ceil(MIB))
+        }
+    }
+}
+
+impl Preparation {
+    /// Not asked for before.
+    pub(crate) fn begun() -> Self {
+        Self::UnderWay { until: Instant::now() + HELD, pull: None }
+    }
+
+    /// Until when starts are held back, as it is to be told from now on.
+    fn held_until(&self) -> Instant {
+        let now = Instant::now();
+        match self {
+            Self::UnderWay { until, .. } | Self::Failed { until, .. } if *until > now + HELD / 2 => *until,
+            _ => now + HELD,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_is_told_in_whole_mebibytes() {
+        let words = |done_bytes, total_bytes| {
+            pull_in_words(PullProgress { done_bytes, total_bytes }, Duration::from_millis(12_900))
+        };
+        assert_eq!(words(0, 0), "12 s");
+        assert_eq!(words(40 << 20, (120 << 20) - 5), "40 of 120 MiB, 12 s");
+        assert_eq!(words((1 << 20) - 1, 1 << 20), "0 of 1 MiB, 12 s");
+    }
+
+    #[test]
+    fn engines_that_pull_are_told_from_those_that_check() {
+        let wait = Wait::first(&[("one", None), ("two", Some("3 s".to_owned())), ("three", None)]);
+        assert_eq!(
+            wait.reason,
+            "its image is being pulled on two: 3 s; its image is being checked on one, three"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_is_put_off_seldom_and_in_time() {
+        let mut held = Preparation::begun();
+        let mut told = 0;
+        for _ in 0..10_000 {
+            let before = held.held_until();
+            tokio::time::advance(Duration::from_secs(30)).await;
+            let until = held.held_until();
+            assert!(until > Instant::now(), "it is never over");
+            told += u32::from(until != before);
+            held = Preparation::Failed { until, code: "image_missing", reason: String::new() };
+        }
+        assert!((1..=8).contains(&told), "{told} times in 83 hours");
     }
 }

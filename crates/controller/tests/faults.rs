@@ -3,16 +3,17 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use controller::{ActionOutcome, DecisionQuery, ServiceSettings};
-use driver::{ContainerSpec, Generation};
+use driver::{ContainerSpec, Generation, PullPolicy};
 use driver_testkit::sim::{
     Behaviour, Call, Fault, FaultKind, FaultRates, Happening, Labels, Outage, SimContainerView,
 };
 use planner::{InstanceState, Phase, Resources, Service};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use support::{CLUSTER, IMAGE, Scene, demanded, pass_ms, runs, spec};
+use support::{CLUSTER, IMAGE, Running, Scene, demanded, pass_ms, runs, spec};
 
 fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
@@ -262,6 +263,93 @@ async fn a_missing_image_holds_starts_back_and_takes_no_room() {
 
     scene.engine().set_image("force12/missing", Some(Behaviour::runs()));
     running.until(31_000, "it is there now", |view| runs(view, "extra") == 3 && view.success).await;
+    scene.assert_sound();
+}
+
+/// The reason that the newest decision about a service gives for what was not done, as a code and in words.
+fn not_done(running: &Running, service: &str) -> (&'static str, String) {
+    let decisions = running.handle.decisions(&DecisionQuery { limit: 1_000, ..DecisionQuery::default() });
+    let found = decisions.iter().flat_map(|decision| &decision.not_done).find(|it| &*it.service == service);
+    found.map(|it| (it.reason, it.words.clone())).expect("something was not done")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_prepared_has_a_code_and_is_no_loop() {
+    let mut scene = Scene::demo(13);
+    let denied = FaultKind::Rejected { code: "registry_denied" };
+    scene.engine().fault(Fault::new(denied).on(Call::Prepare).times(30));
+    scene.board.set("priority1", 4);
+    let running = scene.start();
+    let view = running.until(4_000, "it is told", |view| view.blocked_by == ["backing_off"]).await;
+    for service in &view.services {
+        assert_eq!(service.limited_by, ["registry_denied"], "{service:#?}");
+        let reason = service.reason.as_deref().unwrap_or_default();
+        assert!(reason.starts_with("its starts are held back: ") && reason.contains("prepare"), "{reason}");
+    }
+    let (code, words) = not_done(&running, "priority1");
+    assert_eq!(code, "registry_denied");
+    assert!(words.starts_with("priority1: 4 more wanted; its starts are held back: "), "{words}");
+    let decided =
+        || running.handle.decisions(&DecisionQuery { limit: 1_000, ..DecisionQuery::default() }).len();
+    let before = decided();
+    pass_ms(300_000).await;
+    assert_eq!(decided(), before, "the same again and again is no news");
+    assert_eq!(scene.engine().history().of("priority1").count(), 0, "nothing is started in vain");
+    running.until_success(900_000, 4, 5).await;
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_an_image_is_pulled_the_fill_below_has_its_room() {
+    let mut scene = Scene::demo(14);
+    let spec = ContainerSpec {
+        image: "force12/large".to_owned(),
+        pull: PullPolicy::Missing,
+        ..ContainerSpec::default()
+    };
+    let large = demanded(Service::demand("large", 1));
+    scene.settings.services.push(ServiceSettings { spec: Arc::new(spec), ..large });
+    scene.board.set("large", 3);
+    scene.board.set("priority1", 2);
+    scene.engine().set_pull("force12/large", Duration::from_secs(120), Behaviour::runs());
+    let running = scene.start();
+    let settled = |view: &controller::View| runs(view, "priority1") == 2 && runs(view, "priority2") == 7;
+    running.until(4_000, "the others run", settled).await;
+    let pulling = |view: &controller::View, words: &str| {
+        let large = view.services.iter().find(|service| &*service.name == "large").expect("it is configured");
+        large.reason.as_deref().is_some_and(|reason| {
+            reason.starts_with("its image is being pulled on ") && reason.ends_with(words)
+        })
+    };
+    running.until(60_000, "half has come", |view| pulling(view, ": 50 of 100 MiB, 60 s")).await;
+    let view = running.handle.view();
+    assert_eq!((view.blocked_by.as_slice(), view.success), (&["in_progress"][..], false));
+    assert!(settled(&view), "the others run on: {view:#?}");
+    let all =
+        |view: &controller::View| runs(view, "large") == 3 && runs(view, "priority2") == 4 && view.success;
+    running.until(70_000, "it takes its room back", all).await;
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_vanishes_is_prepared_again() {
+    let mut scene = Scene::demo(15);
+    scene.board.set("priority1", 2);
+    let running = scene.start();
+    running.until_success(4_000, 2, 7).await;
+    scene.engine().set_image(IMAGE, None);
+    scene.board.set("priority1", 4);
+    let gone = |view: &controller::View| {
+        view.services
+            .iter()
+            .any(|service| &*service.name == "priority1" && service.limited_by == ["image_missing"])
+    };
+    running.until(10_000, "it is noticed", gone).await;
+    let tried = scene.engine().history().of("priority1").count();
+    pass_ms(60_000).await;
+    assert_eq!(scene.engine().history().of("priority1").count(), tried, "nothing more is tried in vain");
+    scene.engine().set_image(IMAGE, Some(Behaviour::runs()));
+    running.until_success(31_000, 4, 5).await;
     scene.assert_sound();
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use planner::Delta;
+use planner::{Delta, ServiceId};
 use tokio::time::Instant;
 
 use super::Controller;
@@ -14,7 +14,7 @@ use crate::engines::{Engine, Prepared, engine_of};
 use crate::feed::follow;
 use crate::handle::{Command, CommandError, UpdateError, lock};
 use crate::observer::{Post, observe};
-use crate::prepare::{PREPARE_LIMIT, Preparation, prepare};
+use crate::prepare::{Preparation, prepare};
 use crate::settings::{Engines, Settings};
 
 impl Controller {
@@ -93,6 +93,10 @@ impl Controller {
         for after in &settings.services {
             let before =
                 self.settings.services.iter().find(|before| before.service.name == after.service.name);
+            if before.is_some_and(|before| before.spec.generation() != after.spec.generation()) {
+                // How another generation failed says nothing of this one.
+                self.failures.forget_service(&after.service.name);
+            }
             if before.is_some_and(|before| before.service.paused != after.service.paused) {
                 self.paused.remove(&after.service.name);
             }
@@ -178,22 +182,36 @@ impl Controller {
         self.prepare_all();
     }
 
+    /// Prepares a service's spec again on one engine, which has told that it is not prepared any more.
+    pub(super) fn prepare_again(&mut self, service: ServiceId, engine: EngineId) {
+        let generation = self.cluster.generation(service);
+        if let Some((generation, engine)) = generation.zip(self.engines.get_mut(&engine)) {
+            engine.preparations.remove(generation);
+        }
+        self.prepare_all();
+    }
+
     /// Sees to it that every spec is being prepared on every engine.
     fn prepare_all(&mut self) {
         let mut specs = BTreeMap::new();
         for configured in &self.settings.services {
-            specs.insert(configured.spec.generation(), Arc::clone(&configured.spec));
+            let spec =
+                specs.entry(configured.spec.generation()).or_insert_with(|| Arc::clone(&configured.spec));
+            // Of several services, the one that asks for more.
+            if spec.pull < configured.spec.pull {
+                *spec = Arc::clone(&configured.spec);
+            }
         }
         let ids: Vec<EngineId> = self.engines.keys().copied().collect();
         for id in ids {
             for (generation, spec) in &specs {
                 let random = self.fork();
                 let engine = self.engines.get_mut(&id).expect("its id was just listed");
-                if engine.preparations.contains_key(generation) {
+                let known = engine.preparations.get(generation);
+                if known.is_some_and(|prepared| prepared.pull == spec.pull) {
                     continue;
                 }
-                let until = Instant::now() + PREPARE_LIMIT;
-                let post = Arc::new(Mutex::new(Preparation::UnderWay { until }));
+                let post = Arc::new(Mutex::new(Preparation::begun()));
                 let task = self.tasks.spawn(prepare(
                     Arc::clone(&engine.driver),
                     Arc::clone(spec),
@@ -201,16 +219,10 @@ impl Controller {
                     Arc::clone(&self.shared),
                     random,
                 ));
-                engine.preparations.insert(generation.clone(), Prepared { post, task });
+                engine.preparations.insert(generation.clone(), Prepared { pull: spec.pull, post, task });
             }
             let engine = self.engines.get_mut(&id).expect("its id was just listed");
-            engine.preparations.retain(|generation, prepared| {
-                let wanted = specs.contains_key(generation);
-                if !wanted {
-                    prepared.task.abort();
-                }
-                wanted
-            });
+            engine.preparations.retain(|generation, _| specs.contains_key(generation));
         }
     }
 

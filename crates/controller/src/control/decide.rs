@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use planner::{Action, ContainerKey, Millis, Plan, ServiceId, StartReason, StopReason};
+use planner::{Action, ContainerKey, Millis, NotDone, Plan, ServiceId, StartReason, StopReason};
 use tracing::{Instrument as _, Span};
 
 use super::Controller;
@@ -63,8 +63,11 @@ impl Controller {
                 held.insert(container);
             }
         }
-        let news = plan.not_done != self.not_done;
-        self.not_done.clone_from(&plan.not_done);
+        // What is in the way of a preparation is not in the plan, only in its code.
+        let not_done: Vec<(NotDone, &'static str)> =
+            plan.not_done.iter().map(|not_done| (not_done.clone(), preparing.code(not_done))).collect();
+        let news = not_done != self.not_done;
+        self.not_done = not_done;
         if !actions.is_empty() || news {
             let issued = Issued { actions, span: span.unwrap_or_else(Span::none) };
             self.record(woken_by, plan_micros, issued, plan, preparing, now);

@@ -76,8 +76,8 @@ pub struct Controller {
     reactions: Reactions,
     starts: Latency,
     stops: Latency,
-    /// The last plan's, to see whether the next has anything new to say.
-    not_done: Vec<NotDone>,
+    /// The last plan's, with their codes, to see whether the next has anything new to say.
+    not_done: Vec<(NotDone, &'static str)>,
     /// Services with stops that wait for what a predecessor may have asked for; see [`can_wait`].
     stops_wait: BTreeSet<Arc<str>>,
     operations_begun: u64,

@@ -8,9 +8,8 @@ use planner::{InstanceId, Millis, Plan};
 use tokio::time::Instant;
 
 use super::Controller;
-use crate::handle::lock;
 use crate::measure::measure;
-use crate::prepare::{Preparation, Preparing};
+use crate::prepare::Preparing;
 use crate::view::{self, View};
 
 impl Controller {
@@ -24,7 +23,7 @@ impl Controller {
     ) {
         let before = Arc::clone(&self.views.borrow());
         self.count_time(&before);
-        let reasons = self.reasons(preparing, now);
+        let reasons = self.reasons(plan, preparing, now);
         let material = view::Material {
             cluster: &self.cluster,
             standings: &self.standings,
@@ -61,7 +60,7 @@ impl Controller {
     }
 
     /// By service: a sentence on anything unusual.
-    fn reasons(&self, preparing: &Preparing, now: Millis) -> HashMap<Arc<str>, String> {
+    fn reasons(&self, plan: &Plan, preparing: &Preparing, now: Millis) -> HashMap<Arc<str>, String> {
         let mut reasons: HashMap<Arc<str>, String> = HashMap::new();
         let state = self.cluster.state();
         let mut add = |service: &str, words: String| {
@@ -72,17 +71,9 @@ impl Controller {
             if let Some(fault) = self.demands.fault(name) {
                 add(name, fault.to_owned());
             }
-            let generation = state.service_id(name).and_then(|id| self.cluster.generation(id));
-            for engine in self.engines.values() {
-                if let Some(prepared) = generation.and_then(|generation| engine.preparations.get(generation))
-                    && let Preparation::Failed { reason, .. } = &*lock(&prepared.post)
-                {
-                    add(name, format!("its starts are held back: {reason}"));
-                }
-            }
         }
-        for (&service, engines) in &preparing.0 {
-            add(&state.service(service).name, Preparing::reason(engines));
+        for (&service, wait) in &preparing.0 {
+            add(&state.service(service).name, wait.reason.clone());
         }
         for (service, instance, row) in self.failures.rows().filter(|(_, _, row)| now < row.until) {
             add(service, format!("its starts on {instance} are held back, after failures: {}", row.reason));

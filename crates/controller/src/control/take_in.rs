@@ -11,7 +11,7 @@ use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
 use crate::executor::{Done, Ended};
 use crate::handle::lock;
-use crate::prepare::{Preparation, Preparing};
+use crate::prepare::{Preparation, Preparing, Wait};
 use crate::view;
 
 impl Controller {
@@ -63,6 +63,9 @@ impl Controller {
                     self.cluster.unknown(operation, order, self.settings.settle_ms, now);
                 } else {
                     self.cluster.failed(operation);
+                }
+                if kind == Kind::Start && error.code() == "image_missing" {
+                    self.prepare_again(key.service, self.cluster.engine_of(key.instance));
                 }
                 if refused && matches!(kind, Kind::Start | Kind::Thaw) {
                     self.start_failed(key, words.clone(), now);
@@ -179,8 +182,7 @@ impl Controller {
                 };
                 let until = match &*lock(&prepared.post) {
                     Preparation::Ready => continue,
-                    Preparation::UnderWay { until } => *until,
-                    Preparation::Failed { retry_at, .. } => *retry_at,
+                    Preparation::UnderWay { until, .. } | Preparation::Failed { until, .. } => *until,
                 };
                 let until = self.clock.at(until);
                 let entry = held.entry((service, instance)).or_insert(until);
@@ -203,7 +205,7 @@ impl Controller {
         }
     }
 
-    /// The services that wait for nothing but their first preparation.
+    /// The services that wait for nothing but their preparation.
     pub(super) fn preparing(&self, now: Millis) -> Preparing {
         let state = self.cluster.state();
         let failed: HashSet<&str> = self
@@ -217,18 +219,19 @@ impl Controller {
             let name = configured.service.name.as_str();
             let Some(service) = state.service_id(name).filter(|_| !failed.contains(name)) else { continue };
             let Some(generation) = self.cluster.generation(service) else { continue };
-            let mut engines = Vec::new();
-            let mut has_failed = false;
+            let mut first = Vec::new();
+            let mut failed = None;
             for engine in self.engines.values() {
                 let Some(prepared) = engine.preparations.get(generation) else { continue };
                 match &*lock(&prepared.post) {
                     Preparation::Ready => {}
-                    Preparation::UnderWay { .. } => engines.push(engine.driver.name().to_owned()),
-                    Preparation::Failed { .. } => has_failed = true,
+                    Preparation::UnderWay { pull, .. } => first.push((engine.driver.name(), pull.clone())),
+                    Preparation::Failed { code, reason, .. } => failed = Some(Wait::failed(code, reason)),
                 }
             }
-            if !has_failed && !engines.is_empty() {
-                preparing.0.insert(service, engines);
+            let first = (!first.is_empty()).then(|| Wait::first(&first));
+            if let Some(wait) = failed.or(first) {
+                preparing.0.insert(service, wait);
             }
         }
         preparing

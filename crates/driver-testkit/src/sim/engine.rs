@@ -13,6 +13,7 @@ use super::fault::{Fault, FaultRates, Outage};
 use super::hand::Hand;
 use super::history::{Actor, Happening, Labels, Subject};
 use super::image::Behaviour;
+use super::pull::Pull;
 use super::world::{SimContainer, World};
 use super::{SimConfig, container_name};
 
@@ -112,6 +113,12 @@ impl SimEngine {
             Some(behaviour) => world.images.insert(name.into(), behaviour),
             None => world.images.remove(&name.into()),
         };
+    }
+
+    /// A registry has an image that the engine does not have: whoever prepares it with a policy that pulls has it here,
+    /// `takes` after that.
+    pub fn set_pull(&self, image: impl Into<String>, takes: Duration, behaviour: Behaviour) {
+        self.world().pulls.insert(image.into(), Pull { takes, behaviour, begun: None });
     }
 
     /// Something goes wrong with the next calls that match.
