@@ -1,6 +1,7 @@
 //! Keeps a connection to the scheduler's stream, and says so when there is none.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use api_types::problem::{ProblemDocument, STANDING_BY};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::Addresses;
 use crate::board::NotShown;
 use crate::hub::Line;
 use crate::sse::{Parser, Received, TooLarge};
@@ -109,19 +111,16 @@ pub trait Dial {
 pub struct Http {
     client: reqwest::Client,
     url: Url,
+    addresses: Addresses,
 }
 
 impl Http {
-    /// Asks for `url`.
-    pub fn new(client: reqwest::Client, url: Url) -> Self {
-        Self { client, url }
+    /// Asks for `url`, by a client of these addresses. The one that has a stream is stayed with.
+    pub fn new(client: reqwest::Client, url: Url, addresses: Addresses) -> Self {
+        Self { client, url, addresses }
     }
-}
 
-impl Dial for Http {
-    type Bytes = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, FollowError>> + Send>>;
-
-    async fn dial(&self) -> Result<Self::Bytes, FollowError> {
+    async fn ask(&self) -> Result<reqwest::Response, FollowError> {
         let events = HeaderValue::from_static("text/event-stream");
         let response = self
             .client
@@ -137,6 +136,36 @@ impl Dial for Http {
         if !response.status().is_success() || !is_events {
             return Err(refusal(response).await);
         }
+        Ok(response)
+    }
+}
+
+/// Turns to the next address where there is no stream, also when nothing comes and the dial is given up.
+struct TurnUnlessHeard<'a>(Option<&'a Addresses>);
+
+impl TurnUnlessHeard<'_> {
+    fn heard(mut self, at: Option<SocketAddr>) {
+        if let (Some(addresses), Some(at)) = (self.0.take(), at) {
+            addresses.stay(at.ip());
+        }
+    }
+}
+
+impl Drop for TurnUnlessHeard<'_> {
+    fn drop(&mut self) {
+        if let Some(addresses) = self.0 {
+            addresses.turn();
+        }
+    }
+}
+
+impl Dial for Http {
+    type Bytes = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, FollowError>> + Send>>;
+
+    async fn dial(&self) -> Result<Self::Bytes, FollowError> {
+        let next = TurnUnlessHeard(Some(&self.addresses));
+        let response = self.ask().await?;
+        next.heard(response.remote_addr());
         Ok(response.bytes_stream().map_err(|error| FollowError::Broken(error.without_url())).boxed())
     }
 }

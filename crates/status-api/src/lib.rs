@@ -5,6 +5,7 @@
 //! snapshot passes [`board`], which decides whether it may be shown, and is published by [`hub`]; [`history`]
 //! samples what is published; [`http`] serves it all, with [`page`] embedded and [`upstream`] behind the controls.
 
+pub mod address;
 pub mod board;
 pub mod clock;
 pub mod config;

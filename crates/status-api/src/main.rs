@@ -11,6 +11,7 @@ use service_kit::cli::{self, Command, ConfigFile, Healthcheck};
 use service_kit::health::Readiness;
 use service_kit::reload::Watched;
 use service_kit::sse::{StreamLimits, Streams};
+use status_api::address::Addresses;
 use status_api::clock::Clock;
 use status_api::config::{self, Settings};
 use status_api::follow::{self, Http};
@@ -96,23 +97,24 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
     let clock = Clock::starting_at(Timestamp::now());
     let readiness = Readiness::not_ready("the scheduler has not been heard yet");
     let hub = Arc::new(Hub::new(clock, readiness.clone()));
-    let schedulers: Arc<[Upstream]> = settings
-        .scheduler_urls
-        .iter()
-        .map(|url| Upstream::new("the scheduler", url.clone(), client.clone()))
-        .collect();
     let demand =
         settings.demand_url.clone().map(|url| Upstream::new("the demand source", url, client.clone()));
     let ring = Arc::new(Mutex::new(Ring::new(settings.history)));
     let (limits, followed_limits) = watch::channel(reload::follow_limits(&settings));
+    let scheduler_urls = settings.scheduler_urls.clone();
     let mut reload = Reload { settings, history: Arc::clone(&ring), follow: limits };
     tokio::spawn(async move { watched.follow(&mut reload).await });
 
     tokio::spawn(history::sample(Arc::clone(&ring), hub.newest(), clock, shutdown.clone()));
     // Each by itself, so that one that hangs does not keep another from being heard.
-    for (from, scheduler) in schedulers.iter().enumerate() {
+    let mut schedulers = Vec::new();
+    for (from, url) in scheduler_urls.into_iter().enumerate() {
+        let addresses = Addresses::default();
+        let client = upstream::client_of(&addresses)?;
+        let scheduler = Upstream::new("the scheduler", url, client.clone());
         let stream = scheduler.url(&["v1", "stream"]).context("scheduler_url has no room for a path")?;
-        let dial = Http::new(client.clone(), stream);
+        schedulers.push(scheduler);
+        let dial = Http::new(client, stream, addresses);
         let (hub, limits, until) = (Arc::clone(&hub), followed_limits.clone(), shutdown.clone());
         tokio::spawn(async move {
             follow::follow(dial, hub.line(from), limits, rand::random::<f64>, until).await;
@@ -121,7 +123,7 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
 
     let streams = Streams::new(hub.messages(), shutdown.clone(), StreamLimits::default());
     let histories = Arc::new(Semaphore::new(HISTORIES_MAX));
-    let app = App { hub, streams, history: ring, histories, clock, schedulers, demand };
+    let app = App { hub, streams, history: ring, histories, clock, schedulers: schedulers.into(), demand };
     let router = status_api::http::router(app, &operator, readiness, metrics);
     service_kit::http::serve(listener, router, shutdown, service_kit::http::Limits::default())
         .await

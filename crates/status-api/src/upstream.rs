@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
+use crate::address::Addresses;
 use crate::follow::root;
 
 /// From the connection to the last byte; less than this service's own answers may take.
@@ -34,21 +35,32 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// The most bytes of one name in a path.
 const NAME_MAX_BYTES: usize = 255;
 
-/// A client that trusts the roots that come with it: an image FROM scratch has none of its own.
+/// A client for one service.
 pub fn client() -> Result<reqwest::Client, ClientError> {
+    Ok(builder()?.build()?)
+}
+
+/// A client for whichever service of a name acts. It keeps no connections, so that each request goes where `addresses`
+/// says then.
+pub fn client_of(addresses: &Addresses) -> Result<reqwest::Client, ClientError> {
+    let resolver = Arc::new(addresses.clone());
+    Ok(builder()?.dns_resolver(resolver).pool_max_idle_per_host(0).build()?)
+}
+
+/// Trusts the roots that come with it: an image FROM scratch has none of its own.
+fn builder() -> Result<reqwest::ClientBuilder, ClientError> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let client = reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_MAX)
         // What is configured is what is asked: no proxy of the environment, no redirect with the operator's token.
         .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()?;
-    Ok(client)
+        .redirect(reqwest::redirect::Policy::none());
+    Ok(builder)
 }
 
 /// Why no client can be made.

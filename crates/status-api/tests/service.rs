@@ -23,6 +23,7 @@ use service_kit::health::Readiness;
 use service_kit::metrics::MetricsHandle;
 use service_kit::problem::Problem;
 use service_kit::sse::{Message, StreamLimits, Streams};
+use status_api::address::Addresses;
 use status_api::clock::Clock;
 use status_api::follow::{self, Http};
 use status_api::history::{self, Ring};
@@ -154,13 +155,16 @@ impl Service {
         let readiness = Readiness::not_ready("the scheduler has not been heard yet");
         let hub = Arc::new(Hub::new(clock, readiness.clone()));
         let shutdown = CancellationToken::new();
+        let addresses = Addresses::default();
+        let following = upstream::client_of(&addresses).unwrap();
         let schedulers: Arc<[Upstream]> = schedulers
             .iter()
-            .map(|scheduler| Upstream::new("the scheduler", url(scheduler), client.clone()))
+            .map(|scheduler| Upstream::new("the scheduler", url(scheduler), following.clone()))
             .collect();
         let limits = follow::Limits { first_event: PATIENCE, silence: PATIENCE };
         for (from, scheduler) in schedulers.iter().enumerate() {
-            let stream = Http::new(client.clone(), scheduler.url(&["v1", "stream"]).unwrap());
+            let stream = scheduler.url(&["v1", "stream"]).unwrap();
+            let stream = Http::new(following.clone(), stream, addresses.clone());
             let (followed, until) = (Arc::clone(&hub), shutdown.clone());
             tokio::spawn(async move {
                 follow::follow(stream, followed.line(from), watch::channel(limits).1, || 0.5, until).await;
