@@ -6,8 +6,8 @@ mod common;
 
 use common::World;
 use planner::{
-    Action, Backoff, Delta, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Phase, Placement,
-    Reading, Resources, Service, StopReason, success,
+    Action, Backoff, Delta, Fault, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Phase,
+    Placement, Reading, Resources, Service, StopReason, success,
 };
 
 /// The demonstration: three instances of three slots, priority 1 by demand, priority 2 fills.
@@ -500,6 +500,217 @@ fn outdated_containers_are_replaced_one_at_a_time_the_new_one_first() {
     assert!(world.state.containers().all(|container| !container.outdated));
     assert_eq!((fewest, most), (2, 3), "never below its target of 2, one more while a successor comes up");
     assert_eq!(settled(&mut world), (2, 7));
+}
+
+/// Every container of a service is of an older generation from now on.
+fn outdate(world: &mut World, service: &str) {
+    let id = world.service(service);
+    let old: Vec<_> = world.state.containers().filter(|c| c.key.service == id).cloned().collect();
+    for container in old {
+        world.state.apply(Delta::Container(planner::Container { outdated: true, ..container }));
+    }
+}
+
+fn outdated(world: &World, service: &str) -> usize {
+    let id = world.service(service);
+    world.state.containers().filter(|container| container.key.service == id && container.outdated).count()
+}
+
+#[test]
+fn a_new_generation_is_on_trial_until_its_first_has_run_for_long_enough() {
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
+    world.demand("web", 4);
+    settled(&mut world);
+    world.now = world.now.plus(60_000);
+    outdate(&mut world, "web");
+    // 4 old and 1 new, in the room of one of batch: 5 + 4 = 9. The old ones stay.
+    assert_eq!(settled(&mut world), (5, 4));
+    assert_eq!(outdated(&world, "web"), 4);
+    let plan = world.plan();
+    assert_eq!(world.not_done(&plan), ["web: 4 of an older generation wait to be replaced"]);
+    assert_eq!(plan.next_wake_at, Some(world.now.plus(10_000)));
+    // It has run: from here on one goes whenever another runs.
+    world.now = world.now.plus(10_000);
+    world.converge(12);
+    assert_eq!(outdated(&world, "web"), 0);
+    assert_eq!(settled(&mut world), (4, 5));
+}
+
+#[test]
+fn on_trial_a_fall_in_demand_is_met_and_the_trial_goes_on() {
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
+    world.demand("web", 3);
+    settled(&mut world);
+    world.now = world.now.plus(60_000);
+    outdate(&mut world, "web");
+    settled(&mut world);
+    world.demand("web", 6);
+    // 3 old and 3 new, none of them trusted.
+    assert_eq!(settled(&mut world), (6, 3));
+    world.demand("web", 2);
+    // Of the old ones as many as are wanted, and one of the new ones beside them.
+    assert_eq!(settled(&mut world), (3, 6));
+    assert_eq!(outdated(&world, "web"), 2);
+}
+
+#[test]
+fn a_generation_that_fails_to_start_stops_its_rollout_and_goes_back_without_churn() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    outdate(&mut world, "web");
+    // A start has failed on one instance; on the others none is tried either.
+    let (service, until) = (world.service("web"), world.now.plus(4_000));
+    let instance = world.state.instance_id("instance-2");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    let plan = world.plan();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.not_done, [NotDone::RolloutFailing { service, count: 4, until }]);
+    assert_eq!(plan.not_done[0].code(), "rollout_failing");
+    assert_eq!(plan.next_wake_at, Some(until));
+    assert!(success(&world.state, &plan, world.now).success, "all that is wanted runs");
+    // The old spec is the spec again.
+    let all: Vec<_> = world.state.containers().cloned().collect();
+    for container in all {
+        world.state.apply(Delta::Container(planner::Container { outdated: false, ..container }));
+    }
+    let plan = world.plan();
+    assert_eq!((plan.actions.len(), plan.not_done.len()), (0, 0));
+}
+
+#[test]
+fn a_rollout_without_room_for_a_successor_says_so() {
+    let mut world = demo();
+    world.demand("web", 9);
+    settled(&mut world);
+    outdate(&mut world, "web");
+    let plan = world.plan();
+    assert_eq!(plan.actions, []);
+    assert_eq!(
+        world.not_done(&plan),
+        ["web: 9 of an older generation stay, for want of room that could be taken for a successor"]
+    );
+    world.demand("web", 8);
+    world.converge(20);
+    assert_eq!(outdated(&world, "web"), 0);
+}
+
+fn spoil(world: &mut World, service: &str, ordinal: u32, fault: Fault) {
+    let container = world.state.container(world.key(service, "instance-1", ordinal)).unwrap().clone();
+    world.state.apply(Delta::Container(planner::Container { fault: Some(fault), ..container }));
+}
+
+#[test]
+fn an_unhealthy_one_does_not_count_and_is_replaced_the_new_one_first() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    spoil(&mut world, "web", 0, Fault::Unhealthy);
+    let plan = world.plan();
+    let outcome = success(&world.state, &plan, world.now);
+    assert_eq!((outcome.success, outcome.blocked_by), (false, vec!["in_progress", "unhealthy"]));
+    let words = world.words(&plan);
+    assert_eq!(words.len(), 2, "{words:?}");
+    assert!(words[0].starts_with("stop batch/") && words[0].ends_with("to make room for web (priority 1)"));
+    assert!(words[1].contains("in place of web/0 on instance-1, which is unhealthy"), "{words:?}");
+    // While the successor is on its way the other stays.
+    world.issue(&plan);
+    assert_eq!(world.plan().actions, []);
+    world.finish();
+    let plan = world.plan();
+    assert_eq!(world.words(&plan)[0], "stop web/0 on instance-1 because it is unhealthy");
+    assert_eq!(settled(&mut world), (4, 5));
+}
+
+#[test]
+fn an_unhealthy_one_without_room_beside_it_is_replaced_in_its_own() {
+    let mut world = demo();
+    world.demand("web", 9);
+    settled(&mut world);
+    spoil(&mut world, "web", 0, Fault::Unhealthy);
+    spoil(&mut world, "web", 1, Fault::Unhealthy);
+    let plan = world.plan();
+    // One after the other.
+    let [Action::Stop { container, reason: StopReason::Unhealthy }, Action::Start { after, .. }] =
+        plan.actions.as_slice()
+    else {
+        panic!("{}", world.show(&plan));
+    };
+    assert_eq!(after, &[*container]);
+    world.converge(4);
+    assert_eq!(world.running("web"), 9);
+    assert!(world.state.containers().all(|container| container.fault.is_none()));
+    // Starts that fail stop that as well: a dependency that is gone tears nothing down.
+    spoil(&mut world, "web", 2, Fault::Unhealthy);
+    let (service, until) = (world.service("web"), world.now.plus(1_000));
+    let instance = world.state.instance_id("instance-3");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    let plan = world.plan();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.not_done, [NotDone::Unhealthy { service, count: 1 }]);
+}
+
+#[test]
+fn an_unhealthy_one_is_the_first_to_go() {
+    // As a surplus, however it stands otherwise.
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    spoil(&mut world, "web", 1, Fault::Unhealthy);
+    world.demand("web", 3);
+    let plan = world.plan();
+    assert_eq!(plan.actions[0].container(), world.key("web", "instance-1", 1), "{}", world.show(&plan));
+    // As a victim: it does no work that would be lost.
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
+    for (ordinal, age_ms) in [(0, 60_000), (1, 1_000), (2, 30_000)] {
+        world.put("batch", "instance-1", ordinal, Phase::Running, age_ms);
+    }
+    spoil(&mut world, "batch", 0, Fault::Unhealthy);
+    world.demand("web", 1);
+    let plan = world.plan();
+    assert_eq!(plan.actions[0].container(), world.key("batch", "instance-1", 0), "{}", world.show(&plan));
+}
+
+#[test]
+fn one_that_is_not_ready_in_time_goes_and_the_fill_has_its_room_meanwhile() {
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
+    world.put("web", "instance-1", 0, Phase::Starting, 60_000);
+    world.demand("web", 1);
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (1, 2));
+    world.put("web", "instance-1", 0, Phase::Starting, 60_000);
+    spoil(&mut world, "web", 0, Fault::NotReady);
+    let (service, until) = (world.service("web"), world.now.plus(5_000));
+    let instance = world.state.instance_id("instance-1");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    let plan = world.plan();
+    let words = world.words(&plan);
+    assert_eq!(words[0], "stop web/0 on instance-1 because it has not become ready in time");
+    assert!(words[1].starts_with("start batch/"), "{words:?}");
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (0, 3));
+    world.now = until;
+    world.converge(2);
+    assert_eq!((world.running("web"), world.running("batch")), (1, 2));
+}
+
+#[test]
+fn what_somebody_has_frozen_is_replaced_where_its_service_does_not_freeze_and_thawed_where_it_does() {
+    for (on_preempt, expected) in [
+        (OnPreempt::Stop, "stop web/0 on instance-1 because it is frozen, and its service does not freeze"),
+        (OnPreempt::Freeze, "thaw web/0 on instance-1 because 0 of 1 run"),
+    ] {
+        let web = Service { on_preempt, ..Service::demand("web", 1) };
+        let mut world = World::pool(vec![web, Service::fill("batch", 2)], 1, 2);
+        world.put("web", "instance-1", 0, Phase::Frozen, 60_000);
+        world.put("batch", "instance-1", 0, Phase::Running, 60_000);
+        world.demand("web", 1);
+        let plan = world.plan();
+        assert!(world.words(&plan).contains(&expected.to_owned()), "{}", world.show(&plan));
+        assert_eq!(settled(&mut world), (1, 1));
+    }
 }
 
 /// The demonstration in freeze mode, with two containers of batch frozen at most on each instance.
