@@ -13,6 +13,7 @@ use force12_scheduler::lock::Lock;
 use force12_scheduler::{SERVICE, check, demand, drain, http, init, run};
 use service_kit::auth::Operator;
 use service_kit::cli::{self, Command};
+use service_kit::reload::Watched;
 use service_kit::{generated, healthcheck, shutdown, telemetry};
 
 /// Runs the containers that important work needs, and fills what is left with less important work.
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
 
 /// Refuses what is wrong before anything is bound or touched, then runs.
 fn run(path: &Path) -> ExitCode {
+    let watched = Watched::new(path);
     with_config(path, &|name| std::env::var(name).ok(), |loaded| {
         let settings = &loaded.settings;
         if settings.lock.is_some() && init::is_first() {
@@ -108,7 +110,7 @@ fn run(path: &Path) -> ExitCode {
             Ok(telemetry) => telemetry,
             Err(error) => return cli::refuse(&error),
         };
-        let ended = block_on(run::run(path, loaded, operator, claim.as_mut()));
+        let ended = block_on(run::run(watched, loaded, operator, claim.as_mut()));
         if let Some(Err(error)) = claim.as_mut().map(Claim::exiting) {
             tracing::warn!(%error);
         }

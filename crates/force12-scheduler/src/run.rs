@@ -1,14 +1,13 @@
 //! `force12-scheduler run`: everything put together, in the order in which it can fail.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use controller::{Clock, Controller, Handle, Parts};
 use service_kit::auth::Operator;
 use service_kit::health::{self, Readiness};
+use service_kit::reload::Watched;
 use service_kit::{http, metrics, shutdown, trace};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ use crate::claim::{self, Claim, ClaimError};
 use crate::config::{Loaded, Settings};
 use crate::connections::Connections;
 use crate::http::Role;
-use crate::reload::{self, Reload, Stamp};
+use crate::reload::Reload;
 use crate::{SERVICE, demand};
 
 /// How long actions under way may take to end, so that no swap is left half done. With the HTTP drain beside it,
@@ -36,28 +35,21 @@ fn describe_metrics() {
 /// Runs until SIGTERM or SIGINT. The configuration and the token are known to hold. With a claim, no engine is touched
 /// before it is granted.
 pub async fn run(
-    path: &Path,
+    mut watched: Watched,
     loaded: Loaded,
     operator: Operator,
     mut claim: Option<&mut Claim>,
 ) -> anyhow::Result<()> {
-    // Before the file could change again: what changes from here on is a change.
-    let stamp = Stamp::of(path);
     let Loaded { settings, warnings } = loaded;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     let metrics = metrics::install().context("cannot set up metrics")?;
     controller::describe_metrics();
-    reload::describe_metrics();
+    service_kit::reload::describe_metrics();
     describe_metrics();
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; is another scheduler running? change `listen`, or end it",
-            settings.listen
-        )
-    })?;
+    let listener = service_kit::listen::listen(settings.listen).await?;
     let client = demand::client().context("cannot set up the http client for demand sources")?;
     let readiness = Readiness::not_ready("standing by");
     let role = Role::standing_by(readiness.clone());
@@ -73,8 +65,6 @@ pub async fn run(
     let serving = tokio::spawn(http::serve(listener, router, shutdown.clone(), http::Limits::default()));
 
     let mut reload = Reload {
-        path: path.to_owned(),
-        stamp,
         connections: Connections::default(),
         client,
         handle: None,
@@ -83,7 +73,7 @@ pub async fn run(
     let epoch = format!("{:08x}", rand::random::<u32>());
     let served = async { serving.await.context("the http server has failed")?.context("cannot serve http") };
     if let Some(claim) = claim.as_deref_mut() {
-        if !stand_by(claim, &mut reload, &readiness, &shutdown).await? {
+        if !stand_by(claim, &mut watched, &mut reload, &readiness, &shutdown).await? {
             claim.exiting()?;
             return served.await;
         }
@@ -99,7 +89,8 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let acting = async { tokio::try_join!(act(epoch, reload, &role, &readiness, &shutdown), served) };
+    let acting =
+        async { tokio::try_join!(act(epoch, watched, reload, &role, &readiness, &shutdown), served) };
     tokio::select! {
         acted = acting => acted?,
         lost = upheld => return Err(lost.into()),
@@ -112,6 +103,7 @@ pub async fn run(
 /// before.
 async fn stand_by(
     claim: &mut Claim,
+    watched: &mut Watched,
     reload: &mut Reload,
     readiness: &Readiness,
     shutdown: &CancellationToken,
@@ -126,13 +118,14 @@ async fn stand_by(
     tokio::select! {
         () = shutdown.cancelled() => Ok(false),
         granted = claim.granted(tell) => granted.map(|()| true),
-        never = reload.run() => match never {},
+        never = watched.follow(reload) => match never {},
     }
 }
 
 /// Runs the controller until it is told to end; the workloads run on, unless they are to be drained.
 async fn act(
     epoch: String,
+    mut watched: Watched,
     mut reload: Reload,
     role: &Role,
     readiness: &Readiness,
@@ -156,7 +149,7 @@ async fn act(
     let mut looping = tokio::spawn(controller.with_trace_ids(trace::trace_id).run());
     tokio::spawn(crate::http::follow_readiness(handle.views(), readiness.clone()));
     reload.handle = Some(handle.clone());
-    tokio::spawn(async move { reload.run().await });
+    tokio::spawn(async move { watched.follow(&mut reload).await });
 
     tokio::select! {
         () = shutdown.cancelled() => {}

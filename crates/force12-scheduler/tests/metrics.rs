@@ -35,7 +35,7 @@ impl DemandTransport for Demands {
 async fn every_metric_is_described_and_true() {
     let metrics = service_kit::metrics::install().unwrap();
     controller::describe_metrics();
-    force12_scheduler::reload::describe_metrics();
+    service_kit::reload::describe_metrics();
 
     let capacity = Resources::slots_only(3);
     let engine = SimEngine::new("sim", SimConfig::seeded(12))

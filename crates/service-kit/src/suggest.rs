@@ -10,7 +10,7 @@ pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
         .filter(|(distance, _)| *distance <= allowed && *distance < characters)
         .min();
-    let part = || known.iter().find(|candidate| characters > 2 && candidate.starts_with(name));
+    let part = || known.iter().find(|candidate| characters > 1 && candidate.starts_with(name));
     slip.map(|(_, candidate)| candidate).or_else(|| part().copied())
 }
 

@@ -185,7 +185,7 @@ fn remove_within(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
 
 /// An item of a list: a table by its name where it has one.
 fn called(item: &DeValue<'_>, index: usize) -> String {
-    let name = ["name", "key"].into_iter().find_map(|key| match item.get(key)?.get_ref() {
+    let name = ["name", "key", "server"].into_iter().find_map(|key| match item.get(key)?.get_ref() {
         DeValue::String(name) if !name.is_empty() => Some(format!(".{name}")),
         _ => None,
     });
