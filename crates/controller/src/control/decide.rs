@@ -65,7 +65,7 @@ impl Controller {
         }
         // What is in the way of a preparation is not in the plan, only in its code.
         let not_done: Vec<(NotDone, &'static str)> =
-            plan.not_done.iter().map(|not_done| (not_done.clone(), preparing.code(not_done))).collect();
+            plan.not_done.iter().map(|not_done| (*not_done, preparing.code(not_done))).collect();
         let news = not_done != self.not_done;
         self.not_done = not_done;
         if !actions.is_empty() || news {
@@ -213,7 +213,8 @@ const fn can_wait(action: &Action) -> bool {
             reason: StopReason::Surplus { .. }
                 | StopReason::Share { .. }
                 | StopReason::Draining
-                | StopReason::Outdated,
+                | StopReason::Outdated
+                | StopReason::Unhealthy,
             ..
         }
     )
