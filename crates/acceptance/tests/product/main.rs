@@ -1,6 +1,8 @@
 //! What the product must show, on a real engine; see the crate's documentation for what that needs.
 
+mod abuse;
 mod default_demand;
+mod demand_sources;
 mod edges;
 mod ends;
 mod extremes;
