@@ -131,6 +131,7 @@ async fn a_spec_reaches_the_container_whole() {
     let cluster = Cluster::new();
     let driver = cluster.driver();
     let spec = ContainerSpec {
+        pull: driver::PullPolicy::Missing,
         image: workload_image().to_owned(),
         command: Some(["/workload", "--count-every-ms", "1000"].map(str::to_owned).into()),
         environment: [("A".to_owned(), "1 = one".to_owned()), ("B".to_owned(), String::new())].into(),

@@ -70,6 +70,7 @@ impl TlsEngine {
         ENGINE.get()
     }
 
+    #[expect(clippy::zombie_processes, reason = "it ends after this process, and because of it")]
     fn start() -> Self {
         let process = std::process::id();
         // A part of what RFC 2544 sets aside for tests.
