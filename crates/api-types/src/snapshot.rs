@@ -124,6 +124,12 @@ pub struct ServiceSnapshot {
     pub frozen: u32,
     /// Frozen containers that are kept ready for a rise in demand.
     pub standby: u32,
+    /// Containers that have run and do not count as running any more, because they are unhealthy.
+    #[serde(default)]
+    pub unhealthy: u32,
+    /// Containers of an older generation, which wait to be replaced; part of the counts above.
+    #[serde(default)]
+    pub outdated: u32,
     /// Containers of the target that can't be run.
     pub unmet: u32,
     /// Codes of why; see `blocked_by`.
@@ -204,6 +210,19 @@ pub struct ContainerSnapshot {
     /// Whether it is of an older generation than its service.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outdated: bool,
+    /// Why it is of no use, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// Why a container that takes its room is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// It has not become ready in time, and is being stopped.
+    NotReady,
+    /// It was ready and is no longer: it does not count as running, and is to be replaced.
+    Unhealthy,
 }
 
 /// A distribution of latencies since the scheduler's start.

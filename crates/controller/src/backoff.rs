@@ -74,6 +74,11 @@ impl StartFailures {
         self.rows.remove(&(Arc::clone(service), Arc::clone(instance)));
     }
 
+    /// Ends every row of a service.
+    pub(crate) fn forget_service(&mut self, name: &str) {
+        self.rows.retain(|(service, _), _| **service != *name);
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Row)> {
         self.rows.iter().map(|((service, instance), row)| (service, instance, row))
     }

@@ -34,6 +34,6 @@ pub use feed::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequ
 pub use handle::{CommandError, DrainError, DrainProgress, Handle, UpdateError};
 pub use measure::describe_metrics;
 pub use settings::{
-    DemandKey, DemandSource, Engines, ServiceSettings, Settings, SettingsError, SourceSettings,
+    DemandKey, DemandSource, Engines, Ready, ServiceSettings, Settings, SettingsError, SourceSettings,
 };
 pub use view::{ContainerView, InstanceView, LatencyView, ServiceView, View};

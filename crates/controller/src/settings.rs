@@ -35,8 +35,23 @@ pub struct ServiceSettings {
     /// What its containers are made of. Its hash is their generation, and its `stop_grace_ms` is given to each
     /// stop.
     pub spec: Arc<ContainerSpec>,
+    /// When one of its containers counts as running. Sets `proven_after_ms` of the planner's service.
+    pub ready: Ready,
     /// Where its demand comes from; `None` for a fill service.
     pub demand: Option<DemandKey>,
+}
+
+/// When a container counts as running: for the demand, for the one that it replaces, for the reaction measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// As soon as it runs.
+    #[default]
+    Running,
+    /// When its healthcheck says so.
+    Healthy {
+        /// Milliseconds that it may run without being healthy. One that is not healthy by then is a failed start.
+        within_ms: u64,
+    },
 }
 
 /// One key of one demand source.

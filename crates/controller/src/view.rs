@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use driver::ContainerId;
 use planner::{
-    Container, DemandNow, Freshness, InstanceId, InstanceState, Millis, Operation, Phase, Plan, Resources,
-    ServiceId, ServiceKind, State, Success,
+    Container, DemandNow, Fault, Freshness, InstanceId, InstanceState, Millis, Operation, Phase, Plan,
+    Resources, ServiceId, ServiceKind, State, Success,
 };
 
 use crate::cluster::{Cluster, Known};
@@ -82,6 +82,10 @@ pub struct ServiceView {
     pub frozen: u32,
     /// Frozen containers that are kept ready for a rise in demand.
     pub standby: u32,
+    /// Containers that have run, and do not count as running, because they are unhealthy.
+    pub unhealthy: u32,
+    /// Containers of an older generation, whatever their phase.
+    pub outdated: u32,
     /// Containers of the target that can't be run.
     pub unmet: u32,
     /// Codes of why, sorted; those of [`planner::NotDone::code`], and `in_progress` while its image is being checked.
@@ -134,6 +138,8 @@ pub struct ContainerView {
     pub since: Millis,
     /// Whether it is of an older generation than its service.
     pub outdated: bool,
+    /// Why it is of no use, if so.
+    pub fault: Option<Fault>,
 }
 
 /// A distribution of latencies since the controller's start. Percentiles are within 1 %.
@@ -199,6 +205,7 @@ impl View {
 enum Counted {
     Starting,
     Running,
+    Unhealthy,
     Stopping,
     Frozen,
     Not,
@@ -209,6 +216,7 @@ fn counted(container: &Container) -> Counted {
         (Some(Operation::Remove), _) | (_, Phase::Exited) => Counted::Not,
         (Some(Operation::Stop | Operation::Freeze), Phase::Starting | Phase::Running | Phase::Frozen)
         | (_, Phase::Stopping) => Counted::Stopping,
+        (_, Phase::Running) if container.is_unhealthy() => Counted::Unhealthy,
         (_, Phase::Running) => Counted::Running,
         (Some(Operation::Start { .. } | Operation::Thaw { .. }), _) | (_, Phase::Starting) => {
             Counted::Starting
@@ -351,6 +359,7 @@ fn container_view(cluster: &Cluster, known: &Known) -> ContainerView {
         phase: shown(&known.container),
         since: cluster.phase_since(known),
         outdated: known.container.outdated,
+        fault: known.container.fault,
     }
 }
 
@@ -380,6 +389,8 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
                 stopping: 0,
                 frozen: 0,
                 standby: 0,
+                unhealthy: 0,
+                outdated: 0,
                 unmet: planned.unmet,
                 limited_by: limited_by.into_iter().collect(),
                 paused: service.paused,
@@ -392,9 +403,11 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
         let mut frozen_here: HashMap<ServiceId, u32> = HashMap::new();
         for container in state.containers_on(instance) {
             let view = &mut views[container.key.service.index()];
+            view.outdated += u32::from(container.outdated && counted(container) != Counted::Not);
             match counted(container) {
                 Counted::Starting => view.starting += 1,
                 Counted::Running => view.running += 1,
+                Counted::Unhealthy => view.unhealthy += 1,
                 Counted::Stopping => view.stopping += 1,
                 Counted::Frozen => *frozen_here.entry(container.key.service).or_default() += 1,
                 Counted::Not => {}

@@ -99,7 +99,8 @@ async fn settings_change_live() {
         let all = || view.instances.iter().flat_map(|instance| &instance.containers);
         changed(view) && all().count() == 7 && !all().any(|container| container.outdated)
     };
-    running.until(10_000, "the new generation", rolled).await;
+    // The first of them is on trial for ten seconds.
+    running.until(20_000, "the new generation", rolled).await;
     let fewest =
         scene.engine().history().counts("other").iter().rev().take(8).map(|(_, it)| it.running).min();
     assert!(fewest >= Some(3), "{fewest:?}");

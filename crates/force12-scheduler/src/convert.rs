@@ -3,7 +3,7 @@
 use api_types::Timestamp;
 use api_types::decision as wire;
 use api_types::snapshot::{
-    ContainerSnapshot, Freshness, InstanceSnapshot, InstanceState, Latency, Phase, Resources, ServiceKind,
+    ContainerSnapshot, Fault, Freshness, InstanceSnapshot, InstanceState, Latency, Phase, Resources, ServiceKind,
     ServiceSnapshot, Snapshot,
 };
 use controller::{
@@ -59,6 +59,8 @@ pub fn service(view: &ServiceView) -> ServiceSnapshot {
         stopping: view.stopping,
         frozen: view.frozen,
         standby: view.standby,
+        unhealthy: view.unhealthy,
+        outdated: view.outdated,
         unmet: view.unmet,
         limited_by: codes(&view.limited_by),
         paused: view.paused,
@@ -130,6 +132,10 @@ fn container(view: &ContainerView) -> ContainerSnapshot {
         },
         since: timestamp(view.since),
         outdated: view.outdated,
+        fault: view.fault.map(|fault| match fault {
+            planner::Fault::NotReady => Fault::NotReady,
+            planner::Fault::Unhealthy => Fault::Unhealthy,
+        }),
     }
 }
 

@@ -80,6 +80,8 @@ fn clause(service: &ServiceView, view: &View) -> (bool, String) {
         } else if limited_by("backing_off") {
             let reason = service.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             format!(": its starts fail and are held back{reason}")
+        } else if service.unhealthy > 0 {
+            format!(": {} unhealthy", service.unhealthy)
         } else if limited_by("in_progress") {
             service.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default()
         } else if limited_by("scale_down_delayed") {
@@ -93,6 +95,10 @@ fn clause(service: &ServiceView, view: &View) -> (bool, String) {
             "{name} is bounded to {} of the {demand} it wants{stale}",
             counted(target.into(), "container")
         )
+    } else if limited_by("rollout_failing") {
+        let reason = service.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let outdated = service.outdated;
+        format!("{name} has what it wants{stale}, {outdated} of it outdated: newer ones fail to start{reason}")
     } else if target == 0 {
         return (false, format!("{name} wants nothing{stale}"));
     } else {
@@ -171,6 +177,8 @@ mod tests {
             stopping: 0,
             frozen: 0,
             standby: 0,
+            unhealthy: 0,
+            outdated: 0,
             unmet: 0,
             limited_by: Vec::new(),
             paused: false,

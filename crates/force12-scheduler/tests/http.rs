@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use controller::{
     Clock, Controller, DemandAnswer, DemandKey, DemandSource, DemandTransport, Engines, FeedError,
-    FetchRequest, Handle, Parts, ServiceSettings, Settings, SourceSettings,
+    FetchRequest, Handle, Parts, Ready, ServiceSettings, Settings, SourceSettings,
 };
 use driver::ContainerSpec;
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
@@ -73,9 +73,15 @@ impl Api {
             ServiceSettings {
                 service: Service::demand("priority1", 1),
                 spec: Arc::clone(&spec),
+                ready: Ready::Running,
                 demand: Some(DemandKey { source: "board".to_owned(), key: "priority1".to_owned() }),
             },
-            ServiceSettings { service: Service::fill("priority2", 2), spec, demand: None },
+            ServiceSettings {
+                service: Service::fill("priority2", 2),
+                spec,
+                ready: Ready::Running,
+                demand: None,
+            },
         ];
         let source = SourceSettings { name: "board".to_owned(), poll_ms: 250, wait_ms: 0 };
         let engines = Engines {

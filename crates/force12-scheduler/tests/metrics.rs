@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use controller::{
     Clock, Controller, DemandAnswer, DemandKey, DemandSource, DemandTransport, Engines, FeedError,
-    FetchRequest, Parts, ServiceSettings, Settings, SourceSettings, View,
+    FetchRequest, Parts, Ready, ServiceSettings, Settings, SourceSettings, View,
 };
 use driver::ContainerSpec;
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
@@ -47,6 +47,7 @@ async fn every_metric_is_described_and_true() {
         services: vec![ServiceSettings {
             service: Service::demand("web", 1),
             spec: Arc::new(spec),
+            ready: Ready::Running,
             demand: Some(DemandKey { source: "board".to_owned(), key: "web".to_owned() }),
         }],
         ..Settings::new("demo")

@@ -19,6 +19,8 @@ pub(crate) fn snapshot(epoch: &str, sequence: u64) -> Snapshot {
         stopping: 0,
         frozen: 0,
         standby: 0,
+        unhealthy: 0,
+        outdated: 0,
         unmet: 0,
         limited_by: Vec::new(),
         paused: false,

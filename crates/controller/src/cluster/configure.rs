@@ -8,8 +8,9 @@ use planner::{ContainerKey, Service, ServiceId, State};
 
 use super::remembered::Fact;
 use super::{Cluster, EngineId, KnownInstance, KnownService};
+use crate::backoff::RAN_WELL_MS;
 use crate::observer::Observed;
-use crate::settings::Settings;
+use crate::settings::{Ready, Settings};
 
 /// The least important of all: what is surplus anyway is the first to go.
 const REMOVED_PRIORITY: u32 = u32::MAX;
@@ -58,7 +59,9 @@ impl Cluster {
         }
         let services = settings.services.iter().map(|configured| {
             let removed = configured.service.removed || drain_all;
-            Service { removed, ..configured.service.clone() }
+            // That it is healthy proves as much.
+            let proven_after_ms = if configured.ready == Ready::Running { RAN_WELL_MS } else { 0 };
+            Service { removed, proven_after_ms, ..configured.service.clone() }
         });
         let services = services.chain(self.removed.values().cloned()).collect();
         self.rebuild(services, settings, engine_of);
@@ -74,6 +77,11 @@ impl Cluster {
             .iter()
             .map(|configured| (configured.service.name.as_str(), &configured.spec))
             .collect();
+        let ready: HashMap<&str, Ready> = settings
+            .services
+            .iter()
+            .map(|configured| (configured.service.name.as_str(), configured.ready))
+            .collect();
         self.services = self
             .state
             .services()
@@ -83,6 +91,7 @@ impl Cluster {
                 made_of: made_of
                     .get(service.name.as_str())
                     .map(|&spec| (Arc::clone(spec), spec.generation())),
+                ready: ready.get(service.name.as_str()).copied().unwrap_or_default(),
             })
             .collect();
         let mut before: HashMap<Arc<str>, KnownInstance> =

@@ -136,12 +136,16 @@ impl Cluster {
                 Some(Effect::Thawed) if container.phase == Phase::Frozen => Phase::Running,
                 _ => container.phase,
             };
+            let (phase, fault) = match phase {
+                Phase::Running => memory.readiness.counts_as(self.services[service.index()].ready),
+                _ => (phase, None),
+            };
             let made_of = self.services[service.index()].made_of.as_ref();
             list.push(Known {
                 container: Container {
                     key: ContainerKey { instance, service, ordinal: memory.ordinal },
                     phase,
-                    fault: None,
+                    fault,
                     operation: None,
                     since: memory.alive_since.unwrap_or(Millis(container.created_at_ms)).min(now),
                     outdated: made_of.is_some_and(|(_, generation)| *generation != container.generation),

@@ -14,6 +14,7 @@ mod merge;
 mod numbers;
 mod observe;
 mod operations;
+mod ready;
 mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,7 +26,7 @@ use planner::{Container, ContainerKey, Delta, InstanceId, Millis, Phase, Service
 use crate::backoff::RAN_WELL_MS;
 use crate::executor::OperationId;
 use crate::observer::Observed;
-use crate::settings::Settings;
+use crate::settings::{Ready, Settings};
 
 pub(crate) use observe::{Noticed, exit_words};
 use operations::InFlight;
@@ -48,6 +49,7 @@ struct KnownService {
     name: Arc<str>,
     /// `None` for one that is not configured.
     made_of: Option<(Arc<ContainerSpec>, Generation)>,
+    ready: Ready,
 }
 
 struct KnownInstance {
@@ -166,7 +168,7 @@ impl Cluster {
     ) -> bool {
         self.containers_on(instance).iter().any(|known| {
             known.container.key.service == service
-                && known.container.phase == Phase::Running
+                && known.container.runs()
                 && known
                     .id
                     .as_ref()

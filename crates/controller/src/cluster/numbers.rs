@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use driver::{ContainerId, ObservedContainer};
 use planner::{ContainerKey, InstanceId, Millis, ServiceId};
 
+use super::ready::Readiness;
 use super::remembered::{Effect, Memory};
 use super::{Cluster, takes_room};
 use crate::observer::Observed;
@@ -122,7 +123,10 @@ impl Cluster {
             let ordinal = own.unwrap_or_else(|| free_from_the_top(&taken, service));
             taken.insert((service, ordinal));
             let phase_since = if ours.is_some() { now } else { Millis(container.created_at_ms) };
-            let memory = Memory::new(ordinal, container.phase, phase_since);
+            let mut memory = Memory::new(ordinal, container.phase, phase_since);
+            if ours.is_some() {
+                memory.readiness = Readiness::Ahead;
+            }
             self.memories.insert(container.id.clone(), memory);
         }
     }

@@ -7,17 +7,23 @@ use driver::{ContainerId, Exit};
 use planner::{ContainerKey, InstanceId, Millis, Phase};
 
 use super::operations::Kind;
+use super::ready::Readiness;
 use super::{Cluster, EngineId};
 use crate::backoff::RAN_WELL_MS;
 use crate::observer::Observed;
+
+/// Why one that is to be healthy, and has no healthcheck, is not waited for.
+const NO_HEALTHCHECK: &str = "it has no healthcheck, and ready = \"healthy\" waits for one: configure `healthcheck`, \
+                              or use an image that has one";
 
 /// What an observation showed for the first time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Noticed {
     /// A container that we started runs; milliseconds from the moment at which nothing more was in its room.
     Runs { took_ms: u64 },
-    /// One ended that nobody had asked to, sooner than a good start lives.
-    DiedYoung { key: ContainerKey, words: String },
+    /// A start has failed: one ended that nobody had asked to, or became unhealthy, sooner than a good start lives, or
+    /// was not ready in time.
+    Failed { key: ContainerKey, words: String },
 }
 
 impl Cluster {
@@ -81,15 +87,42 @@ impl Cluster {
             let Some(service) = self.state.service_id(&container.service) else { continue };
             let Some(memory) = self.memories.get_mut(&container.id) else { continue };
             let key = ContainerKey { instance, service, ordinal: memory.ordinal };
+            let known = &self.services[service.index()];
             let before = std::mem::replace(&mut memory.phase, container.phase);
             if before != container.phase {
                 memory.phase_since = now;
                 memory.starting_until = None;
             }
             memory.phase_since = memory.phase_since.min(now);
-            let starting = self.operations.get_mut(&key).filter(|operation| operation.kind == Kind::Start);
             if container.phase == Phase::Running {
                 memory.alive_since.get_or_insert(memory.phase_since);
+            }
+            let readiness = memory.readiness.after(container.phase, container.health, known.ready, now);
+            let was = std::mem::replace(&mut memory.readiness, readiness);
+            let counts = container.phase == Phase::Running
+                && readiness.counts_as(known.ready) == (Phase::Running, None);
+            if was.counts_as(known.ready) != readiness.counts_as(known.ready) {
+                memory.phase_since = now;
+            }
+            // An older generation's failures say nothing of the one that is started now.
+            let is_ours = memory.started_here
+                && known.made_of.as_ref().is_none_or(|(_, generation)| *generation == container.generation);
+            let words = match (was, readiness) {
+                (Readiness::Ahead, Readiness::Failed) => Some(NO_HEALTHCHECK.to_owned()),
+                (Readiness::Ready { since }, Readiness::Unhealthy)
+                    if is_ours && now.since(since) < RAN_WELL_MS =>
+                {
+                    Some(format!("it was unhealthy within {RAN_WELL_MS} ms of being ready"))
+                }
+                (was, Readiness::Unhealthy) if was != readiness => {
+                    tracing::warn!(container = self.state.describe(key), "a container is unhealthy");
+                    None
+                }
+                _ => None,
+            };
+            noticed.extend(words.map(|words| Noticed::Failed { key, words }));
+            let starting = self.operations.get_mut(&key).filter(|operation| operation.kind == Kind::Start);
+            if counts {
                 memory.ran = true;
                 let from =
                     memory.start_from.take().or(starting.and_then(|operation| operation.room_since.take()));
@@ -105,10 +138,9 @@ impl Cluster {
                 memory.ended = true;
                 let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
                 memory.start_from = None;
-                if lived_ms < RAN_WELL_MS {
+                if lived_ms < RAN_WELL_MS && (is_ours || starting.is_some()) {
                     let words = exit_words(container.exit.as_ref());
-                    noticed
-                        .push(Noticed::DiedYoung { key, words: format!("{words} within {RAN_WELL_MS} ms") });
+                    noticed.push(Noticed::Failed { key, words: format!("{words} within {RAN_WELL_MS} ms") });
                 }
             }
         }
@@ -121,10 +153,10 @@ impl Cluster {
             };
             let Some(memory) = self.memories.remove(id) else { continue };
             let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
-            let alive = matches!(memory.phase, Phase::Starting | Phase::Running);
+            let alive = matches!(memory.phase, Phase::Starting | Phase::Running) && !known.container.outdated;
             if alive && memory.started_here && !memory.stop_asked && lived_ms < RAN_WELL_MS {
                 let words = format!("it was gone within {RAN_WELL_MS} ms");
-                noticed.push(Noticed::DiedYoung { key: known.container.key, words });
+                noticed.push(Noticed::Failed { key: known.container.key, words });
             }
         }
     }

@@ -8,6 +8,7 @@ use planner::{Action, Container, ContainerKey, InstanceId, Millis, Phase, Servic
 use tokio::sync::watch;
 
 use super::numbers::free_from_the_top;
+use super::ready::Readiness;
 use super::remembered::{Effect, Fact, Memory};
 use super::{Cluster, Known, takes_room};
 use crate::executor::{After, OperationId, Work};
@@ -210,10 +211,18 @@ impl Cluster {
             });
             memory.ordinal = key.ordinal;
             memory.started_here = true;
+            if memory.phase != Phase::Running {
+                memory.readiness = Readiness::Ahead;
+            }
             if !memory.ran && memory.phase != Phase::Exited {
                 memory.alive_since.get_or_insert(now);
                 memory.start_from = operation.room_since.or(Some(operation.issued_at));
             }
+        }
+        if effect == Effect::Thawed
+            && let Some(memory) = self.memories.get_mut(&container)
+        {
+            memory.readiness = Readiness::Ahead;
         }
         if effect == Effect::Removed {
             self.memories.remove(&container);

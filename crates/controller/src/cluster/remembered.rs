@@ -3,6 +3,7 @@
 use planner::{ContainerKey, Millis, Phase, StopReason};
 
 use super::operations::Kind;
+use super::ready::Readiness;
 
 /// The effect of an action that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,12 @@ pub(super) struct Memory {
     /// Its number in its key; not that of its name if that was taken.
     pub(super) ordinal: u32,
     pub(super) phase: Phase,
+    /// As shown: one that is not ready yet is not in the phase that the engine says.
     pub(super) phase_since: Millis,
+    pub(super) readiness: Readiness,
     /// When we started it, or first saw it run.
     pub(super) alive_since: Option<Millis>,
+    /// It has counted as running.
     pub(super) ran: bool,
     /// From when its start is measured, until it has been seen to run.
     pub(super) start_from: Option<Millis>,
@@ -60,6 +64,7 @@ impl Memory {
             ordinal,
             phase,
             phase_since,
+            readiness: Readiness::Adopted,
             alive_since: None,
             ran: false,
             start_from: None,

@@ -233,7 +233,8 @@ impl Controller {
         self.publish(&plan, &success, &preparing, &merged, now);
 
         let settled = self.cluster.state().fill_hold_until();
-        let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled)];
+        let limit = self.cluster.next_limit();
+        let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled), limit];
         let looked_at = Instant::now();
         let mut wake_at = looked_at + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {

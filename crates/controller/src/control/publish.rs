@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use planner::{InstanceId, Millis, Plan};
+use planner::{InstanceId, Millis, NotDone, Plan};
 use tokio::time::Instant;
 
 use super::Controller;
@@ -86,6 +86,21 @@ impl Controller {
                 &state.service(key.service).name,
                 format!("{kind} {} is held back, after failures: {}", state.describe(key), row.reason),
             );
+        }
+        for not_done in &plan.not_done {
+            let name = &state.service(not_done.service()).name;
+            match *not_done {
+                NotDone::Unhealthy { count, .. } => {
+                    add(name, format!("{count} of its containers are unhealthy"));
+                }
+                NotDone::RolloutNoRoom { count, .. } => add(
+                    name,
+                    format!(
+                        "{count} containers of an older generation stay, for want of room for a successor"
+                    ),
+                ),
+                _ => {}
+            }
         }
         reasons
     }

@@ -109,14 +109,21 @@ impl Controller {
             if !unknown.is_empty() {
                 self.configure(&unknown);
             }
-            for noticed in self.cluster.observe(id, &observed, now) {
-                match noticed {
-                    Noticed::Runs { took_ms } => self.starts.record(took_ms),
-                    Noticed::DiedYoung { key, words } => {
-                        let name = self.cluster.state().describe(key);
-                        tracing::warn!(container = name, how = words, "a container ended by itself");
-                        self.start_failed(key, words, now);
-                    }
+            let noticed = self.cluster.observe(id, &observed, now);
+            self.take_in_noticed(noticed, now);
+        }
+        let noticed = self.cluster.give_up_waiting(now);
+        self.take_in_noticed(noticed, now);
+    }
+
+    fn take_in_noticed(&mut self, noticed: Vec<Noticed>, now: Millis) {
+        for noticed in noticed {
+            match noticed {
+                Noticed::Runs { took_ms } => self.starts.record(took_ms),
+                Noticed::Failed { key, words } => {
+                    let name = self.cluster.state().describe(key);
+                    tracing::warn!(container = name, how = words, "a container has failed");
+                    self.start_failed(key, words, now);
                 }
             }
         }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use controller::{
     Clock, Controller, DemandAnswer, DemandDetail, DemandKey, DemandSource, DemandTransport, Engines,
-    FeedError, FetchRequest, Handle, Parts, ServiceSettings, Settings, SourceSettings, View,
+    FeedError, FetchRequest, Handle, Parts, Ready, ServiceSettings, Settings, SourceSettings, View,
 };
 use driver::{ContainerSpec, Driver};
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
 use planner::{Instance, Phase, Resources, Service};
-use tracing::Span;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 pub const CLUSTER: &str = "demo";
 pub const IMAGE: &str = "force12/workload";
@@ -81,7 +81,13 @@ impl DemandTransport for Board {
             return Ok(DemandAnswer::NotModified { wait_applied });
         }
         let details: BTreeMap<String, DemandDetail> = BTreeMap::new();
-        Ok(DemandAnswer::Changed { etag: Some(sequence.to_string()), wait_applied, values, details, cause: Span::none() })
+        Ok(DemandAnswer::Changed {
+            etag: Some(sequence.to_string()),
+            wait_applied,
+            values,
+            details,
+            cause: Span::none(),
+        })
     }
 }
 
@@ -93,12 +99,12 @@ pub fn spec(image: &str) -> Arc<ContainerSpec> {
 /// A service whose demand is on the board, under its own name.
 pub fn demanded(service: Service) -> ServiceSettings {
     let demand = Some(DemandKey { source: SOURCE.to_owned(), key: service.name.clone() });
-    ServiceSettings { service, spec: spec(IMAGE), demand }
+    ServiceSettings { service, spec: spec(IMAGE), ready: Ready::Running, demand }
 }
 
 /// A service that fills.
 pub fn filling(service: Service) -> ServiceSettings {
-    ServiceSettings { service, spec: spec(IMAGE), demand: None }
+    ServiceSettings { service, spec: spec(IMAGE), ready: Ready::Running, demand: None }
 }
 
 /// The demo: priority 1 follows the board, priority 2 fills.

@@ -245,6 +245,15 @@ pub struct ServiceTable {
     pub log: Option<LogTable>,
     /// How the engine tells whether it is healthy. Default: the image's own.
     pub healthcheck: Option<HealthcheckTable>,
+    /// When a container counts as running: as soon as it runs (`running`, default), or once its healthcheck says so
+    /// (`healthy`). Until then it meets no demand, and lets no older one go.
+    #[serde(default)]
+    pub ready: ReadyWord,
+    /// Milliseconds that a container may run without being healthy, where `ready = "healthy"`; one that takes longer is
+    /// a failed start, and is stopped. To be longer than the healthcheck's `interval_ms`, after which it is checked for
+    /// the first time. 100 to 86,400,000; default 60,000, twice what engines wait for that by themselves.
+    #[serde(default = "default_ready_within_ms")]
+    pub ready_within_ms: u64,
     /// Whether nothing new is started for it. Default false.
     #[serde(default)]
     pub paused: bool,
@@ -335,6 +344,17 @@ pub struct HealthcheckTable {
     pub retries: u32,
 }
 
+/// When a container counts as running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadyWord {
+    /// As soon as it runs.
+    #[default]
+    Running,
+    /// Once its healthcheck says that it is healthy.
+    Healthy,
+}
+
 /// How room is taken from a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -404,6 +424,10 @@ const fn default_stop_grace_ms() -> u64 {
 
 const fn default_request_slots() -> u64 {
     1
+}
+
+const fn default_ready_within_ms() -> u64 {
+    60_000
 }
 
 const fn default_healthcheck_interval_ms() -> u64 {

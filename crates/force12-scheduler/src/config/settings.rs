@@ -465,6 +465,7 @@ fn services(
             ServiceSettings {
                 service: service(&table, source_stale_ms),
                 spec: Arc::new(spec),
+                ready: ready(&table, &place, problems),
                 demand: table.demand.map(|demand| DemandKey { source: demand.source, key: demand.key }),
             }
         })
@@ -634,6 +635,30 @@ fn request(table: &ServiceTable, place: &Place, instances: &[Instance], problems
             );
         }
     }
+}
+
+fn ready(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) -> Ready {
+    range(table.ready_within_ms, 100..=DAY_MS, &place.key("ready_within_ms"), problems);
+    if table.ready == ReadyWord::Running {
+        return Ready::Running;
+    }
+    match &table.healthcheck {
+        None => problems.warning(
+            &place.key("ready"),
+            "\"healthy\" waits for a healthcheck, and none is configured: its image needs one, or no start will succeed"
+                .to_owned(),
+        ),
+        Some(check) if check.interval_ms >= table.ready_within_ms => problems.error(
+            &place.key("ready_within_ms"),
+            format!(
+                "a container is checked for the first time after healthcheck.interval_ms ({}), and {} would be over by \
+                 then; give it more, or check sooner",
+                check.interval_ms, table.ready_within_ms
+            ),
+        ),
+        Some(_) => {}
+    }
+    Ready::Healthy { within_ms: table.ready_within_ms }
 }
 
 fn freezing(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) {

@@ -42,7 +42,7 @@ export class Services {
       service.priority,
       demand,
       fill ? "–" : (service.target ?? "unknown"),
-      service.running,
+      service.unhealthy > 0 ? `${service.running} (${service.unhealthy} unhealthy)` : service.running,
       service.starting,
       service.stopping,
       service.standby > 0 ? `${service.frozen} (${service.standby} standby)` : service.frozen,
@@ -55,6 +55,7 @@ export class Services {
     view.name.style.setProperty("--tone", `var(${this.#tones.get(service.name) ?? "--tone-4a"})`);
     const notes = byWeight(service.limited_by).map(blockedWords);
     if (service.paused && !service.limited_by.includes("paused")) notes.unshift("paused by the operator");
+    if (service.outdated > 0) notes.push(`${service.outdated} of an older generation`);
     if (service.reason !== undefined) notes.push(service.reason);
     setText(view.note, notes.join("; "));
     setText(view.pause, service.paused ? "Resume" : "Pause");

@@ -23,6 +23,8 @@ export interface ServiceSnapshot {
   stopping: number;
   frozen: number;
   standby: number;
+  unhealthy: number;
+  outdated: number;
   unmet: number;
   limited_by: string[];
   paused: boolean;
@@ -36,6 +38,7 @@ export interface ContainerSnapshot {
   phase: Phase;
   since: string;
   outdated?: boolean;
+  fault?: "not_ready" | "unhealthy";
 }
 
 export interface InstanceSnapshot {

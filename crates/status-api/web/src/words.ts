@@ -24,6 +24,9 @@ const BLOCKED: readonly (readonly [code: string, words: string])[] = [
   ["scale_down_delayed", "containers that are no longer wanted are kept for a while"],
   ["share_delayed", "a service waits for its share"],
   ["replacement_waits", "containers of an older generation wait to be replaced"],
+  ["rollout_no_room", "containers of an older generation stay: no room for their successors"],
+  ["rollout_failing", "containers of an older generation stay: their successors fail to start"],
+  ["unhealthy", "containers are unhealthy"],
   ["in_progress", "containers are being started or stopped"],
 ];
 

@@ -25,6 +25,8 @@ export function demo(given: Demo): Snapshot {
     stopping: 0,
     frozen: 0,
     standby: 0,
+    unhealthy: 0,
+    outdated: 0,
     unmet: priority === 1 ? (given.unmet ?? 0) : 0,
     limited_by: [],
     paused: false,
