@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use crate::{BOUND, RECEIPT_LAG_NS, lines, seed};
 
 /// The time that is watched.
-const WATCHED: Duration = Duration::from_secs(120);
+const WATCHED: Duration = Duration::from_mins(2);
 /// What happens to the one that acts, in turns, and as often.
 const BLOWS: [Blow; 10] = [
     Blow::Kill,
