@@ -5,7 +5,8 @@ use std::sync::Arc;
 use controller::{DemandSource, Engines};
 use driver::Driver;
 use driver_docker::{DockerConfig, DockerDriver, DockerInstance, Limits};
-use reqwest::{Client, Url};
+use reqwest::Url;
+use service_kit::client::Clients;
 
 use crate::config::Settings;
 use crate::demand::HttpTransport;
@@ -25,7 +26,7 @@ impl Connections {
     ///
     /// Nothing is connected yet: an engine that does not answer is for the controller to ride out.
     #[must_use]
-    pub fn changed_to(&self, settings: &Settings, client: &Client) -> Self {
+    pub fn changed_to(&self, settings: &Settings, clients: &Arc<Clients>) -> Self {
         let drivers = docker_configs(settings)
             .into_iter()
             .map(|config| {
@@ -46,7 +47,7 @@ impl Connections {
                     .iter()
                     .find(|(url, known)| *url == source.url && known.settings == source.settings);
                 kept.cloned().unwrap_or_else(|| {
-                    let transport = Arc::new(HttpTransport::new(client.clone(), source.url.clone()));
+                    let transport = Arc::new(HttpTransport::new(Arc::clone(clients), source.url.clone()));
                     (source.url.clone(), DemandSource { settings: source.settings.clone(), transport })
                 })
             })

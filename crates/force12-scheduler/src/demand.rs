@@ -2,14 +2,16 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::demand::{ReadDocument, read_document};
 use async_trait::async_trait;
 use controller::{DemandAnswer, DemandDetail, DemandTransport, FeedError, FetchRequest};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
+use reqwest::{Response, StatusCode, Url};
+use service_kit::client::{ClientError, Clients};
 use service_kit::trace;
 use tracing::{Instrument as _, Span, info_span};
 
@@ -25,44 +27,42 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const SHOWN_CHARACTERS_MAX: usize = 200;
 
 /// A demand source behind a URL.
-#[derive(Clone, Debug)]
 pub struct HttpTransport {
-    client: Client,
+    clients: Arc<Clients>,
     url: Url,
     answer_timeout: Duration,
 }
 
-/// The client that all transports share.
+/// The clients that all transports share, with more roots from `ca_file`.
 ///
-/// Its trust roots are compiled in, so that it can be built, and speaks https, in an image with no files but the
-/// binary. It takes no proxy from the environment: a demand source is asked where the configuration says it is.
-pub fn client() -> Result<Client, reqwest::Error> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(concat!("force12-scheduler/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
+/// They take no proxy from the environment: a demand source is asked where the configuration says it is. Nor do they
+/// follow it elsewhere, or unpack what it has packed: an answer is as large as it is sent.
+pub fn clients(ca_file: Option<PathBuf>) -> Result<Clients, ClientError> {
+    Clients::new(ca_file, |client| {
+        client
+            .user_agent(concat!("force12-scheduler/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+    })
 }
 
 impl HttpTransport {
     /// A source behind `url`.
-    pub fn new(client: Client, url: Url) -> Self {
-        Self { client, url, answer_timeout: ANSWER_TIMEOUT }
+    pub fn new(clients: Arc<Clients>, url: Url) -> Self {
+        Self { clients, url, answer_timeout: ANSWER_TIMEOUT }
     }
 
     async fn ask(&self, request: FetchRequest) -> Result<DemandAnswer, String> {
         let wait = request.wait.filter(|wait| wait.as_secs() > 0);
         let timeout = self.answer_timeout + wait.unwrap_or_default();
-        let mut question =
-            self.client.get(self.url.clone()).header(ACCEPT, "application/json").timeout(timeout);
+        let mut question = self
+            .clients
+            .current()
+            .await
+            .get(self.url.clone())
+            .header(ACCEPT, "application/json")
+            .timeout(timeout);
         question = question.headers(trace::headers());
         if let Some(wait) = wait {
             question = question.header("prefer", format!("wait={}", wait.as_secs()));
@@ -77,6 +77,14 @@ impl HttpTransport {
         match response.status() {
             StatusCode::NOT_MODIFIED if tagged => Ok(DemandAnswer::NotModified { wait_applied }),
             StatusCode::OK => {
+                if let Some(encoding) =
+                    response.headers().get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity")
+                {
+                    return Err(format!(
+                        "the answer is packed ({}), which was not asked for",
+                        shown(&String::from_utf8_lossy(encoding.as_bytes()))
+                    ));
+                }
                 let etag = etag(response.headers());
                 let cause = cause(response.headers());
                 let body = body(response, BODY_BYTES_MAX, timeout).await?;

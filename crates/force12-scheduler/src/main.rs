@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -144,15 +145,15 @@ fn lock_for_drain(settings: &Settings, force: bool) -> Result<Option<Lock>, Exit
 
 async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<()> {
     let settings = &loaded.settings;
-    let client = demand::client()?;
-    if !force && drain::is_running(settings, &client).await {
+    let clients = Arc::new(demand::clients(settings.ca_file.clone())?);
+    if !force && drain::is_running(settings, &clients.current().await).await {
         anyhow::bail!(
             "a scheduler of cluster {} runs on {} and would start its containers again; end it first, or use --force",
             settings.controller.cluster,
             settings.listen
         );
     }
-    let drivers = Connections::default().changed_to(settings, &client).drivers().collect();
+    let drivers = Connections::default().changed_to(settings, &clients).drivers().collect();
     let (removed, left) = drain::drain(settings, drivers, limit, |line| println!("{line}")).await;
     for reason in &left {
         cli::say(&format_args!("error: not empty: {reason}"));

@@ -1,9 +1,10 @@
 //! A changed configuration file, applied while the scheduler runs, whole or not at all.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use controller::Handle;
-use reqwest::Client;
+use service_kit::client::Clients;
 use service_kit::reload::{Apply, Refused, needs_no_restart};
 use tokio::sync::watch;
 
@@ -15,7 +16,7 @@ pub struct Reload {
     /// The ways to engines and demand sources that are in use.
     pub connections: Connections,
     /// For new demand sources.
-    pub client: Client,
+    pub clients: Arc<Clients>,
     /// The controller; `None` while there is none: what holds is then what it will start with.
     pub handle: Option<Handle>,
     /// The settings in force.
@@ -34,11 +35,12 @@ impl Apply for Reload {
         needs_no_restart(&[
             ("listen", before.listen != settings.listen),
             ("token_file", before.token_file != settings.token_file),
+            ("ca_file", before.ca_file != settings.ca_file),
             ("allowed_hosts", before.allowed_hosts != settings.allowed_hosts),
             ("lock_file or stalled_after_ms", before.lock != settings.lock),
         ])?;
         if let Some(handle) = &self.handle {
-            let connections = self.connections.changed_to(&settings, &self.client);
+            let connections = self.connections.changed_to(&settings, &self.clients);
             handle
                 .update(settings.controller.clone(), connections.engines())
                 .await
@@ -77,8 +79,8 @@ fill = true
     fn running(path: &Path) -> Reload {
         std::fs::write(path, CONFIG).unwrap();
         let settings = config::load(path, &|_| None).unwrap().settings;
-        let client = crate::demand::client().unwrap();
-        let connections = Connections::default().changed_to(&settings, &client);
+        let clients = Arc::new(crate::demand::clients(None).unwrap());
+        let connections = Connections::default().changed_to(&settings, &clients);
         let (controller, handle) = Controller::new(Parts {
             settings: settings.controller.clone(),
             engines: connections.engines(),
@@ -88,7 +90,7 @@ fill = true
         })
         .unwrap();
         tokio::spawn(controller.run());
-        Reload { connections, client, handle: Some(handle), settings: watch::Sender::new(settings) }
+        Reload { connections, clients, handle: Some(handle), settings: watch::Sender::new(settings) }
     }
 
     #[tokio::test]

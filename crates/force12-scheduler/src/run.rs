@@ -1,5 +1,6 @@
 //! `force12-scheduler run`: everything put together, in the order in which it can fail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -50,7 +51,8 @@ pub async fn run(
     describe_metrics();
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
     let listener = service_kit::listen::listen(settings.listen).await?;
-    let client = demand::client().context("cannot set up the http client for demand sources")?;
+    let clients = demand::clients(settings.ca_file.clone())
+        .context("cannot set up the http client for demand sources")?;
     let readiness = Readiness::not_ready("standing by");
     let role = Role::standing_by(readiness.clone());
     let openapi =
@@ -66,7 +68,7 @@ pub async fn run(
 
     let mut reload = Reload {
         connections: Connections::default(),
-        client,
+        clients: Arc::new(clients),
         handle: None,
         settings: watch::Sender::new(settings),
     };
@@ -133,7 +135,7 @@ async fn act(
 ) -> anyhow::Result<()> {
     let in_force = reload.settings.subscribe();
     let settings = in_force.borrow().clone();
-    reload.connections = reload.connections.changed_to(&settings, &reload.client);
+    reload.connections = reload.connections.changed_to(&settings, &reload.clients);
     let seed = rand::random();
     tracing::info!(cluster = settings.controller.cluster, epoch, seed, "configuration holds; acting");
     let (controller, handle) = Controller::new(Parts {

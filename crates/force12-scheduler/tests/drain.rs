@@ -7,7 +7,7 @@ use std::time::Duration;
 use driver::{Driver, Generation};
 use driver_testkit::sim::{Labels, Outage, SimConfig, SimEngine};
 use force12_scheduler::config::{self, Settings};
-use force12_scheduler::demand::client;
+use force12_scheduler::demand::clients;
 use force12_scheduler::drain::{drain, is_running};
 use planner::{Phase, Resources};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -66,7 +66,8 @@ async fn whoever_says_more_than_a_scheduler_could_is_none() {
         stream.read(&mut head).await
     });
     let asked_at = std::time::Instant::now();
-    assert!(!is_running(&settings, &client().unwrap()).await);
+    let clients = Arc::new(clients(None).unwrap());
+    assert!(!is_running(&settings, &clients.current().await).await);
     assert!(
         asked_at.elapsed() < Duration::from_millis(1_900),
         "refused by its announced length, not after 2 s"

@@ -11,6 +11,7 @@
 //! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
 //! - [`problem`]: every error is an RFC 9457 document.
 //! - [`auth`]: who may change something.
+//! - [`client`]: what they ask others with.
 //! - [`openapi`]: what the services' OpenAPI documents share.
 //! - [`health`], [`healthcheck`]: the endpoints that every service has, and the client for one of them.
 //! - [`sse`]: one stream of documents to many readers.
@@ -18,6 +19,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod generated;
 pub mod health;

@@ -27,6 +27,9 @@ pub struct ConfigFile {
     /// `FORCE12_TOKEN` or `FORCE12_TOKEN_FILE` wins over it. Without a token, only a loopback listener changes
     /// anything.
     pub token_file: Option<PathBuf>,
+    /// A file of certificates in PEM form: who signs those of demand sources, beside the public authorities that are
+    /// compiled in. Read again when it changes. Default: none.
+    pub ca_file: Option<PathBuf>,
     /// Host names, beside loopback and the listener's own address, under which the API may be asked to change
     /// something.
     #[serde(default)]

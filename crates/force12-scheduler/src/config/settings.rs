@@ -41,6 +41,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// A file with the operator's token.
     pub token_file: Option<PathBuf>,
+    /// A file with more roots for demand sources over https.
+    pub ca_file: Option<PathBuf>,
     /// More host names under which changes are accepted.
     pub allowed_hosts: Vec<String>,
     /// Whether SIGTERM stops the workloads too.
@@ -96,6 +98,14 @@ pub(super) fn settings(
     range(file.start_hold_ms, 0..=600_000, &top.key("start_hold_ms"), problems);
     range(file.lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
     range(file.settle_ms, 1_000..=600_000, &top.key("settle_ms"), problems);
+    if let Some(path) = &file.ca_file {
+        let place = top.key("ca_file");
+        if let Err(error) = service_kit::client::tls(Some(path)) {
+            problems.error(&place, error.to_string());
+        } else if !file.demand_sources.iter().any(|source| source.url.starts_with("https:")) {
+            problems.warning(&place, "no demand source is asked over https, so it is not used".to_owned());
+        }
+    }
     range(file.stalled_after_ms, 500..=60_000, &top.key("stalled_after_ms"), problems);
     if let Some(lock_file) = file.lock_file.as_ref().filter(|lock_file| !lock_file.is_absolute()) {
         problems.error(
@@ -121,6 +131,7 @@ pub(super) fn settings(
     Settings {
         listen: file.listen,
         token_file: file.token_file,
+        ca_file: file.ca_file,
         allowed_hosts: file.allowed_hosts,
         drain_on_exit: file.drain_on_exit,
         lock: file.lock_file.map(|path| LockSettings {

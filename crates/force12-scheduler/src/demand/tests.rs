@@ -13,7 +13,7 @@ use super::*;
 static SPACES: [u8; 65_536] = [b' '; 65_536];
 
 fn transport(url: &str) -> HttpTransport {
-    HttpTransport::new(client().unwrap(), url.parse().unwrap())
+    HttpTransport::new(Arc::new(clients(None).unwrap()), url.parse().unwrap())
 }
 
 /// Asks a source that answers this to everything.
@@ -94,12 +94,14 @@ async fn nothing_new_is_nothing_new() {
 
 #[tokio::test]
 async fn a_bad_value_spoils_only_its_own_key() {
-    let body = document(&json!({"good": 4, "text": "7", "negative": -1, "half": 1.5, "huge": 1_000_001}));
-    let answer = ask(ResponseTemplate::new(200).set_body_json(body)).await.unwrap();
+    let body = r#"{"demand": {"good": 4, "text": "7", "negative": -1, "half": 1.5, "huge": 1000001, "beyond": 1e999,
+        "twice": 1, "twice": 2}}"#;
+    let answer = ask(ResponseTemplate::new(200).set_body_string(body)).await.unwrap();
     let DemandAnswer::Changed { values, etag, wait_applied, .. } = answer else { panic!("{answer:?}") };
     assert_eq!((etag, wait_applied), (None, false));
     assert_eq!(values["good"], Ok(Some(4)));
-    for bad in ["text", "negative", "half", "huge"] {
+    assert_eq!(values["twice"], Err("it is given more than once".to_owned()));
+    for bad in ["text", "negative", "half", "huge", "beyond"] {
         let words = values[bad].as_ref().unwrap_err();
         assert!(words.contains("is not an integer from 0 to 1000000"), "{words}");
     }
@@ -194,10 +196,152 @@ async fn whoever_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn https_is_spoken_with_compiled_in_roots() {
-    let url = raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", Duration::ZERO).await.replace("http:", "https:");
-    let words = transport(&url).fetch(FetchRequest::default()).await.unwrap_err();
-    assert!(words.0.starts_with(&url) && words.0.contains("cannot connect: "), "{words}");
+async fn a_name_that_leads_nowhere_is_named() {
+    let url = "http://demand.invalid:8081/v1/demand";
+    let words = transport(url).fetch(FetchRequest::default()).await.unwrap_err();
+    assert!(words.0.starts_with(&format!("{url}: cannot connect: ")), "{words}");
+}
+
+#[tokio::test]
+async fn old_servers_are_understood() {
+    let body = r#"{"demand": {"web": 4}}"#;
+    for head in ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"] {
+        let answer: &'static str = format!("{head}{body}").leak();
+        let url = raw(answer.as_bytes(), b"", Duration::ZERO).await;
+        let answer = transport(&url).fetch(FetchRequest::default()).await.unwrap();
+        let DemandAnswer::Changed { values, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(values["web"], Ok(Some(4)));
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    for answer in [
+        // Shorter than announced, though what came would do.
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"demand\": {\"web\": 4}}"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n16\r\n{\"demand\": {\"web\": 4}}\r\n",
+        // Of no announced length: the end of the connection is the end of the body.
+        b"HTTP/1.0 200 OK\r\n\r\n{\"demand\": {\"web\": 4}",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+    ] {
+        let url = raw(answer, b"", Duration::ZERO).await;
+        let answered = transport(&url).fetch(FetchRequest::default()).await;
+        assert!(answered.is_err(), "{}: {answered:?}", String::from_utf8_lossy(answer));
+    }
+}
+
+#[tokio::test]
+async fn a_head_without_an_end_is_read_up_to_a_bound() {
+    let more: &'static str = "x-more: of the same\r\n".repeat(3_000).leak();
+    let heads: [(&[u8], &[u8]); 2] =
+        [(b"HTTP/1.1 200 OK\r\n", more.as_bytes()), (b"HTTP/1.1 200 OK\r\nx: ", &SPACES)];
+    for (begun, again) in heads {
+        let url = raw(begun, again, Duration::ZERO).await;
+        let words = transport(&url).fetch(FetchRequest::default()).await.unwrap_err();
+        assert!(words.0.contains("no complete answer: "), "cut off by size, not by time: {words}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_packed_is_not_unpacked() {
+    // Small on the way, and without an end once unpacked; nobody asked for it.
+    let packed = ResponseTemplate::new(200)
+        .insert_header("content-encoding", "gzip")
+        .set_body_bytes([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+    let words = ask(packed).await.unwrap_err();
+    assert!(words.ends_with("the answer is packed (gzip), which was not asked for"), "{words}");
+    let plain = ResponseTemplate::new(200)
+        .insert_header("content-encoding", "identity")
+        .set_body_json(document(&json!({"web": 4})));
+    assert!(ask(plain).await.is_ok());
+    let server = MockServer::start().await;
+    let answer = ResponseTemplate::new(200).set_body_json(document(&json!({"web": 4})));
+    Mock::given(method("GET")).respond_with(answer).mount(&server).await;
+    transport(&server.uri()).fetch(FetchRequest::default()).await.unwrap();
+    let sent = &server.received_requests().await.unwrap()[0].headers;
+    assert!(!sent.contains_key("accept-encoding"), "{sent:?}");
+}
+
+#[tokio::test]
+async fn what_a_source_says_of_itself_is_not_believed() {
+    // Its clock is years off, its sequence begins again after a restart, its tag never changes: what counts is the
+    // document.
+    for (sequence, changed_at, containers) in
+        [(17, "1970-01-01T00:00:00.000Z", 4), (1, "2999-12-31T23:59:59.999Z", 5), (1, "", 6)]
+    {
+        let body = json!({"sequence": sequence, "changed_at": changed_at, "demand": {"web": containers}});
+        let answer = ResponseTemplate::new(200).set_body_json(body).insert_header("etag", "\"a-1\"");
+        let answer = ask(answer).await.unwrap();
+        let DemandAnswer::Changed { values, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(values["web"], Ok(Some(containers)));
+    }
+}
+
+/// A source over https that answers everybody the same document, with a certificate for 127.0.0.1 of its own making;
+/// gives its URL and the certificate, in PEM form.
+fn https_source() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/v1/demand", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::Stream::new(&mut connection, &mut socket);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 22\r\nconnection: close\r\n\r\n{\"demand\": {\"web\": 4}}";
+            // Whoever does not trust the certificate goes away before.
+            if stream.read(&mut [0; 4096]).is_ok() && stream.write_all(answer).is_ok() {
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    (url, made.cert.pem())
+}
+
+#[tokio::test]
+async fn https_trusts_the_roots_and_a_file_that_may_change() {
+    let (url, certificate) = https_source();
+    let unknown = transport(&url).fetch(FetchRequest::default()).await.unwrap_err();
+    assert!(unknown.0.contains("cannot connect: ") && unknown.0.contains("certificate"), "{unknown}");
+    let plain =
+        raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", Duration::ZERO).await.replace("http:", "https:");
+    let words = transport(&plain).fetch(FetchRequest::default()).await.unwrap_err();
+    assert!(words.0.starts_with(&plain) && words.0.contains("cannot connect: "), "{words}");
+
+    let (_, another) = https_source();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), another).unwrap();
+    let clients = Arc::new(clients(Some(file.path().to_owned())).unwrap());
+    let transport = HttpTransport::new(clients, url.parse().unwrap());
+    assert!(transport.fetch(FetchRequest::default()).await.is_err(), "the file names another");
+    // Something that is none is not taken, and what was there holds.
+    let until_trusted = async {
+        for content in ["no certificate".to_owned(), certificate] {
+            std::fs::write(file.path(), &content).unwrap();
+            loop {
+                let answer = transport.fetch(FetchRequest::default()).await;
+                if answer.is_ok() || !content.starts_with("-----") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), until_trusted)
+        .await
+        .expect("the changed file is never read");
 }
 
 #[test]

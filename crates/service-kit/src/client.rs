@@ -1,0 +1,200 @@
+//! HTTP clients that trust roots of their own: those that are compiled in, since an image FROM scratch has none, and
+//! more from a file.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Client, ClientBuilder};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
+
+/// The most bytes of a file of certificates: a distribution's whole bundle has a quarter of it.
+const CA_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// The file is looked at this often at most, and only when a client is asked for. Looking costs one system call, and
+/// works where notifications do not: mounts, and files that are put in the place of others.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is not one of certificates.
+    #[error("{}: {problem}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The client cannot be built.
+    #[error("cannot build an http client: {0}")]
+    Build(#[from] reqwest::Error),
+}
+
+/// TLS that trusts the compiled-in roots, and the certificates in `ca_file` (PEM) beside them.
+pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
+        let mut found = 0;
+        for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+            let certificate = certificate.map_err(|error| unfit(format!("not in PEM form: {error}")))?;
+            roots.add(certificate).map_err(|error| unfit(format!("not a certificate: {error}")))?;
+            found += 1;
+        }
+        if found == 0 {
+            return Err(unfit(
+                "holds no certificate; give one in PEM form (-----BEGIN CERTIFICATE-----)".to_owned(),
+            ));
+        }
+    }
+    Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what both versions need")
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
+    let unreadable = |source| ClientError::Read { path: path.to_owned(), source };
+    let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
+    // Before opening it: to open a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unfit("not a regular file".to_owned()));
+    }
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(CA_FILE_MAX_BYTES + 1).read_to_end(&mut content))
+        .map_err(unreadable)?;
+    if content.len() as u64 > CA_FILE_MAX_BYTES {
+        return Err(unfit(format!("has more than {CA_FILE_MAX_BYTES} bytes")));
+    }
+    Ok(content)
+}
+
+/// A client, made anew when the file of its roots changes. What is under way then goes on with the one before.
+pub struct Clients {
+    ca_file: Option<PathBuf>,
+    setup: fn(ClientBuilder) -> ClientBuilder,
+    state: Mutex<State>,
+}
+
+struct State {
+    client: Client,
+    looked_at: Instant,
+    /// Taken before the file was read, so that what changes meanwhile is seen as a change.
+    stamp: Stamp,
+}
+
+/// By what a changed file is known: when it was changed, and its size; `None` while it cannot be looked at.
+type Stamp = Option<(Option<SystemTime>, u64)>;
+
+impl Clients {
+    /// With more roots from `ca_file`, and whatever else `setup` asks for.
+    pub fn new(
+        ca_file: Option<PathBuf>,
+        setup: fn(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self, ClientError> {
+        let stamp = ca_file.as_deref().and_then(stamp);
+        let client = build(ca_file.as_deref(), setup)?;
+        let state = Mutex::new(State { client, looked_at: Instant::now(), stamp });
+        Ok(Self { ca_file, setup, state })
+    }
+
+    /// The client of now. A changed file that cannot be used is said in the log, and the roots before hold.
+    pub async fn current(self: &Arc<Self>) -> Client {
+        if self.is_due() {
+            let clients = Arc::clone(self);
+            // Not on the threads that everything else needs: the file may be on a slow mount.
+            let looked = tokio::task::spawn_blocking(move || clients.look()).await;
+            looked.expect("looking does not panic, and is not cancelled");
+        }
+        self.state().client.clone()
+    }
+
+    /// Whether the caller is to look at the file; others go on meanwhile with what there is.
+    fn is_due(&self) -> bool {
+        let mut state = self.state();
+        let due = self.ca_file.is_some() && state.looked_at.elapsed() >= LOOK_INTERVAL;
+        if due {
+            state.looked_at = Instant::now();
+        }
+        due
+    }
+
+    fn look(&self) {
+        let Some(path) = &self.ca_file else { return };
+        let stamp = stamp(path);
+        if stamp == self.state().stamp {
+            return;
+        }
+        let built = build(Some(path), self.setup);
+        let mut state = self.state();
+        state.stamp = stamp;
+        match built {
+            Ok(client) => {
+                state.client = client;
+                tracing::info!(file = %path.display(), "changed roots are trusted from now on");
+            }
+            Err(error) => tracing::error!(%error, "changed roots refused, those before hold"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn build(
+    ca_file: Option<&Path>,
+    setup: fn(ClientBuilder) -> ClientBuilder,
+) -> Result<Client, ClientError> {
+    Ok(setup(Client::builder().tls_backend_preconfigured(tls(ca_file)?)).build()?)
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok(), metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn an_unfit_file_is_named_with_what_is_wrong() {
+        for (content, wanted) in [
+            (&b""[..], "holds no certificate; give one in PEM form"),
+            (b"hello", "holds no certificate"),
+            (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
+            (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a certificate: "),
+            (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "not in PEM form: "),
+            (&[b'x'; 1024 * 1024 + 1], "has more than 1048576 bytes"),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(content).unwrap();
+            let error = tls(Some(file.path())).unwrap_err().to_string();
+            let named = format!("{}: ", file.path().display());
+            assert!(error.starts_with(&named) && error.contains(wanted), "{wanted:?} in {error:?}");
+        }
+        let error = tls(Some(Path::new("/nonexistent/ca.pem"))).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/ca.pem: cannot be read: "), "{error}");
+        let error = tls(Some(Path::new("/"))).unwrap_err().to_string();
+        assert_eq!(error, "/: not a regular file");
+        assert!(tls(None).is_ok(), "without a file, the compiled-in roots");
+    }
+}
