@@ -311,7 +311,7 @@ async fn while_an_image_is_pulled_the_fill_below_has_its_room() {
     scene.settings.services.push(ServiceSettings { spec: Arc::new(spec), ..large });
     scene.board.set("large", 3);
     scene.board.set("priority1", 2);
-    scene.engine().set_pull("force12/large", Duration::from_secs(120), Behaviour::runs());
+    scene.engine().set_pull("force12/large", Duration::from_mins(2), Behaviour::runs());
     let running = scene.start();
     let settled = |view: &controller::View| runs(view, "priority1") == 2 && runs(view, "priority2") == 7;
     running.until(4_000, "the others run", settled).await;
