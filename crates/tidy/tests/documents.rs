@@ -1,8 +1,6 @@
-//! That README.md and ARCHITECTURE.md speak of what is there.
+//! That README.md, ARCHITECTURE.md and the pages of `docs` speak of what is there.
 
 use std::path::{Path, PathBuf};
-
-const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository is there")
@@ -10,6 +8,19 @@ fn root() -> PathBuf {
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Their paths, from the root.
+fn documents() -> Vec<String> {
+    let mut documents = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
+    for entry in std::fs::read_dir(root().join("docs")).expect("there are pages") {
+        let name = entry.expect("a directory can be read").file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            documents.push(format!("docs/{name}"));
+        }
+    }
+    assert!(documents.len() > 2, "no pages found");
+    documents
 }
 
 /// What stands between backticks on one line.
@@ -35,11 +46,11 @@ fn every_crate_is_in_the_code_map() {
 
 #[test]
 fn every_file_that_is_named_is_there() {
-    let beginnings = ["crates/", "docker/", "scripts/", ".ci/", ".cargo/", "cloud-config/"];
+    let beginnings = ["crates/", "docker/", "docs/", "scripts/", ".ci/", ".cargo/", "cloud-config/"];
     let mut wrong = Vec::new();
     let mut seen = 0;
-    for document in DOCUMENTS {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
         for quote in quoted(&text) {
             // `scripts/demo down` names a file and its argument.
             let path = quote.split_whitespace().next().unwrap_or_default();
@@ -60,12 +71,15 @@ fn every_file_that_is_named_is_there() {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for document in DOCUMENTS {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
+        let page = root().join(&document);
+        let beside = page.parent().expect("a page is in a directory");
         for (position, _) in text.match_indices("](") {
             let target = text[position + 2..].split(')').next().unwrap_or_default();
             if !target.starts_with("http") && !target.starts_with('#') {
-                assert!(root().join(target).exists(), "{document}: the link to {target} leads nowhere");
+                let file = target.split('#').next().unwrap_or_default();
+                assert!(beside.join(file).exists(), "{document}: the link to {target} leads nowhere");
             }
         }
     }

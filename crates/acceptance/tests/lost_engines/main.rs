@@ -27,6 +27,10 @@ const LOST_AFTER: Nanos = 3_000 * MS;
 const REPLACE: Nanos = 1_000 * MS;
 const REPLACE_REACTIONS: Nanos = 4;
 
+/// Changes of demand while the engine is away and nobody knows it yet, and the time from one to the next.
+const UNAWARE_CHANGES: u32 = 4;
+const UNAWARE_PERIOD: Duration = Duration::from_millis(600);
+
 /// Rises in demand that are answered before the engine is lost, and after it is found.
 const RISES: usize = 12;
 
@@ -90,12 +94,17 @@ async fn ride_out(scenario: Scenario) {
         walk.step(&pool, &ALL).await;
     }
     let lost = pool.lose(target, fault).await.unwrap();
-    let whole = walk.step(&pool, &others).await.since;
+    for _ in 0..UNAWARE_CHANGES {
+        walk.change(&pool).await;
+        // Not in place of a condition: the pace of demand.
+        tokio::time::sleep(UNAWARE_PERIOD).await;
+    }
+    let whole = walk.settled(&pool, &others).await;
     let missing = pool.snapshot().await.unwrap();
     let mut during = Vec::new();
     let until = lost + Nanos::try_from(outage.as_nanos()).unwrap();
     while now_ns() < until || during.len() < RISES_LEAST {
-        during.extend(walk.step(&pool, &others).await.reaction);
+        during.extend(walk.step(&pool, &others).await);
     }
     let still_missing = pool.snapshot().await.unwrap();
 
@@ -119,10 +128,19 @@ async fn ride_out(scenario: Scenario) {
         let of = adoption.of(action).filter(|event| event.service == service);
         of.filter(|event| (found..settled).contains(&event.at)).cloned().collect()
     };
+    // What was decided for the others before anybody knew, in milliseconds.
+    let unaware =
+        decisions.iter().filter(|decision| (lost..lost + LOST_AFTER).contains(&at(decision.decided_at)));
+    let unaware: Vec<Nanos> = unaware
+        .flat_map(|decision| &decision.actions)
+        .filter(|action| action.instance != name && action.action == "start")
+        .map(|action| action.took_ms.map_or(Nanos::MAX, |ms| Nanos::try_from(ms).unwrap()))
+        .collect();
     let (before_ms, during_ms, after_ms) = (median(&before), median(&during), median(&after));
     println!(
         "{fault:?}: {IMPORTANT} whole elsewhere after {} ms; median reaction of the others {before_ms} ms before, \
-         {during_ms} ms meanwhile ({} rises), {after_ms} ms after: ratio {:.2}; {} ms from its return to success",
+         {during_ms} ms meanwhile ({} rises), {after_ms} ms after: ratio {:.2}; their starts before anybody knew: \
+         {unaware:?} ms; {} ms from its return to success",
         (whole - lost) / MS,
         during.len(),
         ratio(during_ms, before_ms),
@@ -141,7 +159,7 @@ async fn ride_out(scenario: Scenario) {
     for (moment, snapshot) in [("once replaced", &missing), ("before its return", &still_missing)] {
         judge_missing(moment, snapshot, name);
     }
-    let slowest = during.iter().max().copied().unwrap_or_default();
+    let slowest = during.iter().chain(&unaware).max().copied().unwrap_or_default();
     assert!(slowest < LOST_AFTER / MS, "a reaction of {slowest} ms has waited for the lost engine");
 
     // Adopted: nothing that matters is started, nothing that fills is ended, but by what had been asked before.

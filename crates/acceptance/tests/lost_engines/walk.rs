@@ -15,18 +15,10 @@ pub(crate) const ALL: [&str; 3] = INSTANCES;
 /// As much as two instances have room for.
 const DEMAND_MOST: u32 = 6;
 
-/// A random walk from 1 to 6; each step is answered before the next.
+/// A random walk from 1 to 6.
 pub(crate) struct Walk {
     dice: ChaCha8Rng,
     demand: u32,
-}
-
-/// One step, answered.
-pub(crate) struct Step {
-    /// Since when as many run as are wanted, on the instances that count.
-    pub(crate) since: Nanos,
-    /// For a rise: milliseconds from the new demand to the engine's event of the last start.
-    pub(crate) reaction: Option<Nanos>,
 }
 
 impl Walk {
@@ -38,25 +30,32 @@ impl Walk {
         walk
     }
 
-    /// One step, answered on `instances` alone: what runs elsewhere does not count.
-    pub(crate) async fn step(&mut self, pool: &Pool, instances: &[&str]) -> Step {
+    /// One step, not waited for; whether it was a rise.
+    pub(crate) async fn change(&mut self, pool: &Pool) -> bool {
         let rise = match self.demand {
             1 => true,
             DEMAND_MOST => false,
             _ => self.dice.random(),
         };
         self.demand = if rise { self.demand + 1 } else { self.demand - 1 };
-        let sent = now_ns();
         pool.hold(self.demand).await.unwrap();
+        rise
+    }
+
+    /// One step, answered on `instances` alone: what runs elsewhere does not count. For a rise, milliseconds from the
+    /// new demand to the engine's event of the last start.
+    pub(crate) async fn step(&mut self, pool: &Pool, instances: &[&str]) -> Option<Nanos> {
+        let sent = now_ns();
+        let rise = self.change(pool).await;
         let since = self.settled(pool, instances).await;
-        Step { since, reaction: rise.then(|| (since - sent) / MS) }
+        rise.then(|| (since - sent) / MS)
     }
 
     /// The reactions to as many rises, in milliseconds.
     pub(crate) async fn rises(&mut self, pool: &Pool, instances: &[&str], count: usize) -> Vec<Nanos> {
         let mut reactions = Vec::new();
         while reactions.len() < count {
-            reactions.extend(self.step(pool, instances).await.reaction);
+            reactions.extend(self.step(pool, instances).await);
         }
         reactions
     }
