@@ -321,7 +321,8 @@ async fn a_variable_that_cannot_be_followed_is_refused_with_one_line() {
         variables.push((name, value.to_owned()));
         let (service, _directory) = demand_rng(&variables).await;
         let config = service.config().to_string_lossy().into_owned();
-        let status = service.command(&["run", "--config", &config]).unwrap().status().await.unwrap();
+        let ended = service.command(&["run", "--config", &config]).unwrap().status();
+        let status = tokio::time::timeout(BOUND, ended).await.expect("it is refused").unwrap();
         assert_eq!(status.code(), Some(2), "{name}");
         let log = service.log();
         assert!(log.starts_with(&format!("error: {says}")) && log.lines().count() == 1, "{log}");
