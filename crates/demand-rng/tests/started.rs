@@ -23,3 +23,8 @@ fn a_log_that_cannot_be_written_stops_nothing() {
 fn peers_cannot_take_the_last_file_descriptor() {
     service().outlives_a_lack_of_file_descriptors();
 }
+
+#[test]
+fn a_changed_file_is_applied_and_a_bad_one_refused() {
+    service().applies_a_changed_file("[[demand]]\nkey = \"a\"\nmax = 5\n");
+}

@@ -209,19 +209,53 @@ impl Service {
             assert!(!said.contains("panicked"), "{said}");
         }
     }
+
+    /// That a changed file is put in force while it runs, and a bad one refused, both told by its metrics; `changed` is
+    /// another configuration, beside `listen`.
+    pub(crate) fn applies_a_changed_file(&self, changed: &str) {
+        let log = self.path("log");
+        let (mut running, address) = self.running(&[], Stdio::from(File::create(&log).unwrap()));
+        let listen = format!("listen = \"{address}\"\n");
+        for (text, metric) in [
+            ("this is not TOML".to_owned(), "force12_config_refused 1"),
+            (format!("{listen}{changed}"), "force12_config_reloads_total{outcome=\"applied\"} 1"),
+            (format!("listen = \"127.0.0.1:1\"\n{changed}"), "force12_config_refused 1"),
+            (format!("{listen}{}", self.config), "force12_config_reloads_total{outcome=\"applied\"} 2"),
+        ] {
+            fs::write(self.path("config.toml"), &text).unwrap();
+            let began = Instant::now();
+            while !get(address, "/metrics").unwrap().lines().any(|line| line == metric) {
+                assert_eq!(running.0.try_wait().unwrap(), None, "it has ended");
+                assert!(
+                    began.elapsed() < PATIENCE,
+                    "no {metric} after:\n{text}\n{}",
+                    fs::read_to_string(&log).unwrap()
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        let metrics = get(address, "/metrics").unwrap();
+        assert!(metrics.lines().any(|line| line == "force12_config_refused 0"), "{metrics}");
+        let said = fs::read_to_string(&log).unwrap();
+        for refusal in ["is not TOML", "listen cannot change while the service runs"] {
+            let told = said.lines().filter(|line| line.contains(refusal)).count();
+            assert_eq!(told, 1, "once: {said}");
+        }
+    }
 }
 
 /// Whether a service answers 200 on `/healthz` at this address.
 fn is_alive(address: SocketAddr) -> bool {
-    let asked = || -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(
-            format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    asked().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    get(address, "/healthz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+/// The whole answer.
+fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
