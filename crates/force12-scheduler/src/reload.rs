@@ -27,7 +27,8 @@ impl Apply for Reload {
     /// While there is no controller it does not wait for anything, so that it may be dropped at any time.
     async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
         let Loaded { settings, warnings } = config::load(path, &|name| std::env::var(name).ok())
-            .map_err(|error| Refused::File(error.to_string()))?;
+            // What is wrong may be mended in a file that it names: a certificate, a password.
+            .map_err(|error| Refused::Now(error.to_string()))?;
         let before = self.settings.borrow().clone();
         if settings == before {
             return Ok(false);
@@ -146,5 +147,22 @@ fill = true
         assert!(reload.apply(file.path()).await.unwrap());
         let same = reload.connections.drivers().next().unwrap();
         assert!(std::sync::Arc::ptr_eq(&driver, &same));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_named_may_come_later_and_changes_the_way_to_the_engine() {
+        let (file, directory) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+        let mut reload = running(file.path());
+        let driver = reload.connections.drivers().next().unwrap();
+        let logins = directory.path().join("config.json");
+        std::fs::write(file.path(), format!("docker_config_file = \"{}\"\n{CONFIG}", logins.display()))
+            .unwrap();
+        let refused = reload.apply(file.path()).await.unwrap_err();
+        assert!(matches!(&refused, Refused::Now(words) if words.contains("docker_config_file")), "{refused}");
+        std::fs::write(&logins, "{}").unwrap();
+        std::fs::set_permissions(&logins, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(reload.apply(file.path()).await.unwrap());
+        let another = reload.connections.drivers().next().unwrap();
+        assert!(!std::sync::Arc::ptr_eq(&driver, &another), "its driver knows the logins");
     }
 }
