@@ -332,6 +332,26 @@ async fn while_an_image_is_pulled_the_fill_below_has_its_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_pull_policy_is_another_preparation() {
+    let mut scene = Scene::demo(16);
+    let spec = ContainerSpec { image: "force12/large".to_owned(), ..ContainerSpec::default() };
+    let large = demanded(Service::demand("large", 1));
+    scene.settings.services.push(ServiceSettings { spec: Arc::new(spec.clone()), ..large });
+    scene.board.set("large", 3);
+    scene.engine().set_pull("force12/large", Duration::from_secs(5), Behaviour::runs());
+    let wiring = scene.wiring();
+    let running = scene.start_with(wiring.clone());
+    let missing = |view: &controller::View| view.services.iter().any(|it| it.limited_by == ["image_missing"]);
+    running.until(4_000, "nothing is pulled", missing).await;
+    let spec = ContainerSpec { pull: PullPolicy::Missing, ..spec };
+    assert_eq!(spec.generation(), scene.settings.services[2].spec.generation());
+    scene.settings.services[2].spec = Arc::new(spec);
+    running.handle.update(scene.settings.clone(), wiring).await.expect("it is sound");
+    running.until(10_000, "it is pulled", |view| runs(view, "large") == 3).await;
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_image_that_vanishes_is_prepared_again() {
     let mut scene = Scene::demo(15);
     scene.board.set("priority1", 2);
