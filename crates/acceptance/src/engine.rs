@@ -88,6 +88,8 @@ impl Engine {
         labels: &[(String, String)],
     ) -> Result<String> {
         let mut archive = tar::Builder::new(Vec::new());
+        // Engines know no holes, which linkers and copies may leave in a file.
+        archive.sparse(false);
         archive
             .append_path_with_name(binary, "workload")
             .with_context(|| format!("read {} for an image", binary.display()))?;

@@ -360,6 +360,10 @@ fn the_openapi_document_names_every_path() {
     assert_eq!(
         paths,
         [
+            "/healthz",
+            "/metrics",
+            "/openapi.json",
+            "/readyz",
             "/v1/decisions",
             "/v1/instances/{name}/cordon",
             "/v1/instances/{name}/drain",

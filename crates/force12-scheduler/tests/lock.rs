@@ -251,7 +251,7 @@ fn when_the_one_that_acts_ends_in_good_order_another_takes_over() {
 #[test]
 fn a_stopped_one_is_killed_before_another_takes_over_and_never_wakes_up() {
     let place = Place::new();
-    let mut first = place.start("first", 500);
+    let mut first = place.start("first", 1_000);
     first.until("it acts", || first.acts());
     let second = place.start("second", STALLED_AFTER_MS);
     first.signal(Signal::SIGSTOP);
@@ -293,9 +293,9 @@ fn one_that_was_paused_for_a_moment_goes_on() {
 #[test]
 fn one_that_runs_outlives_its_deadline_many_times() {
     let place = Place::new();
-    let mut first = place.start("first", 500);
+    let mut first = place.start("first", 1_000);
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(2) {
+    while begun.elapsed() < Duration::from_secs(3) {
         assert!(first.child.try_wait().unwrap().is_none(), "it was killed, and it was not hung");
         first.until("it acts", || first.acts());
     }
