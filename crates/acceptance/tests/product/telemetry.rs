@@ -1,6 +1,9 @@
 //! Metrics and traces, as a collector receives them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use acceptance::binaries::Binaries;
@@ -315,6 +318,11 @@ async fn a_variable_that_cannot_be_followed_is_refused_with_one_line() {
         ),
         ("OTEL_EXPORTER_OTLP_HEADERS", "hush", "OTEL_EXPORTER_OTLP_HEADERS has no header in its part 1"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon", "OTEL_BSP_SCHEDULE_DELAY is \"soon\"; it must be a whole number"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/nowhere/ca.pem",
+            "cannot set up the http client for telemetry: /nowhere/ca.pem: cannot be read",
+        ),
     ] {
         let mut variables = environment("http://127.0.0.1:1".to_owned());
         variables.retain(|(variable, _)| *variable != name);
@@ -327,6 +335,88 @@ async fn a_variable_that_cannot_be_followed_is_refused_with_one_line() {
         let log = service.log();
         assert!(log.starts_with(&format!("error: {says}")) && log.lines().count() == 1, "{log}");
         assert!(!log.contains("hush"));
+    }
+}
+
+/// A collector over https, with a certificate of its own making: gives its endpoint, the certificate (PEM), and the
+/// requests that arrive, each with its head as text.
+fn https_collector() -> (String, String, mpsc::Receiver<(String, Vec<u8>)>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let (arrived, arrive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, arrived) = (socket.unwrap(), arrived.clone());
+            let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            // Whoever does not trust the certificate goes away before; whoever has gone is no concern.
+            std::thread::spawn(move || {
+                take_requests(rustls::Stream::new(&mut connection, &mut socket), &arrived)
+            });
+        }
+    });
+    (endpoint, made.cert.pem(), arrive)
+}
+
+fn take_requests(stream: impl Read + Write, arrived: &mpsc::Sender<(String, Vec<u8>)>) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = head.to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or_default()];
+        stream.read_exact(&mut body)?;
+        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        stream.get_mut().flush()?;
+        let _ = arrived.send((head, body));
+    }
+}
+
+#[tokio::test]
+async fn over_https_a_collector_is_known_by_the_file_that_is_named() {
+    let (endpoint, certificate, arrive) = https_collector();
+    let (mut service, _directory) = demand_rng(&environment(endpoint.clone())).await;
+    service.start().await.unwrap();
+    hold(&service, 5).await;
+    let begun = Instant::now();
+    while !service
+        .log_lines()
+        .iter()
+        .any(|line| line["error"].to_string().contains("invalid peer certificate"))
+    {
+        assert!(begun.elapsed() < BOUND, "{}", service.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    service.terminate(END_BOUND).await.unwrap();
+    assert!(arrive.try_recv().is_err(), "nothing goes to who is not known");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate).unwrap();
+    let mut variables = environment(endpoint);
+    variables.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", file.path().to_string_lossy().into_owned()));
+    variables.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".to_owned()));
+    let (mut service, _directory) = demand_rng(&variables).await;
+    service.start().await.unwrap();
+    hold(&service, 5).await;
+    service.terminate(END_BOUND).await.unwrap();
+    let requests: Vec<(String, Vec<u8>)> = arrive.try_iter().collect();
+    for signal in ["post /v1/traces", "post /v1/metrics"] {
+        let (head, body) = requests.iter().find(|(head, _)| head.starts_with(signal)).expect(signal);
+        assert!(head.contains("content-encoding: gzip") && body.starts_with(&[0x1f, 0x8b]), "{head}");
     }
 }
 

@@ -2,6 +2,7 @@
 //! those that the SDK reads by itself ([`SDK_READS`]) it then reads again.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(crate) struct Target {
     pub(crate) endpoint: Url,
     /// For one request and its retries together.
     pub(crate) timeout: Duration,
+    /// Certificates (PEM) that are trusted beside the public authorities.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// A variable that cannot be followed. Its text never holds the value of headers, or of a URL: they may hold secrets.
@@ -123,12 +126,12 @@ fn target(variables: &Variables<'_>, signal: &str) -> Result<Option<Target>, Var
     {
         return Err(wrong(&name, format!("is {value:?}; it must be `gzip` or `none`")));
     }
-    for what in ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"] {
+    for what in ["CLIENT_CERTIFICATE", "CLIENT_KEY"] {
         if let Some((name, _)) = variables.of_signal(signal, what)? {
             return Err(wrong(
                 &name,
-                "is not followed here: a collector behind https is known by the public certificate authorities; \
-                 unset it, or put a collector with a certificate of your own on this host or network, over http",
+                "is not followed here: no certificate is shown to a collector; unset it, and set \
+                 OTEL_EXPORTER_OTLP_HEADERS where the collector asks who is there",
             ));
         }
     }
@@ -139,7 +142,8 @@ fn target(variables: &Variables<'_>, signal: &str) -> Result<Option<Target>, Var
         Some((name, value)) => Duration::from_millis(number(&name, &value, MS_MAX)?),
         None => TIMEOUT_DEFAULT,
     };
-    Ok(Some(Target { endpoint, timeout }))
+    let ca_file = variables.of_signal(signal, "CERTIFICATE")?.map(|(_, path)| path.into());
+    Ok(Some(Target { endpoint, timeout, ca_file }))
 }
 
 fn endpoint(name: &str, value: &str) -> Result<Url, VariableError> {
@@ -369,12 +373,8 @@ mod tests {
             reads(&ratio).unwrap_err(),
             "OTEL_TRACES_SAMPLER_ARG is \"2\"; it must be a ratio from 0 to 1"
         );
-        let certificate = [BASE, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem")];
-        assert!(
-            reads(&certificate)
-                .unwrap_err()
-                .starts_with("OTEL_EXPORTER_OTLP_CERTIFICATE is not followed here")
-        );
+        let key = [BASE, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")];
+        assert!(reads(&key).unwrap_err().starts_with("OTEL_EXPORTER_OTLP_CLIENT_KEY is not followed here"));
     }
 
     #[test]
@@ -382,6 +382,7 @@ mod tests {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc, x-team=a"),
             ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test,team=a="),
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),

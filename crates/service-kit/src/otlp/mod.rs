@@ -20,6 +20,7 @@ use opentelemetry_sdk::metrics::{Aggregation, Instrument, PeriodicReader, SdkMet
 use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracerProvider};
 
+use crate::client::ClientError;
 use crate::metrics::SECONDS_BUCKETS;
 use environment::VariableError;
 use sender::Sender;
@@ -35,7 +36,7 @@ pub enum OtlpError {
     Variable(#[from] VariableError),
     /// The client cannot be built.
     #[error("cannot set up the http client for telemetry: {0}")]
-    Client(#[source] reqwest::Error),
+    Client(#[from] ClientError),
     /// An exporter cannot be built.
     #[error("cannot set up the export of telemetry: {0}")]
     Exporter(#[from] ExporterBuildError),
@@ -59,13 +60,12 @@ impl Exporters {
         if wanted.traces.is_none() && wanted.metrics.is_none() {
             return Ok(Self::default());
         }
-        let client = sender::client()?;
         let resource = resource(service, attributes);
         let mut exporters = Self::default();
         if let Some(target) = &wanted.traces {
             let exporter = opentelemetry_otlp::SpanExporter::builder()
                 .with_http()
-                .with_http_client(Sender::new(client.clone(), "traces", target))
+                .with_http_client(Sender::new("traces", target)?)
                 .with_endpoint(target.endpoint.as_str())
                 .with_timeout(target.timeout)
                 .with_protocol(Protocol::HttpBinary)
@@ -77,7 +77,7 @@ impl Exporters {
         if let Some(target) = &wanted.metrics {
             let exporter = opentelemetry_otlp::MetricExporter::builder()
                 .with_http()
-                .with_http_client(Sender::new(client, "metrics", target))
+                .with_http_client(Sender::new("metrics", target)?)
                 .with_endpoint(target.endpoint.as_str())
                 .with_timeout(target.timeout)
                 .with_protocol(Protocol::HttpBinary)

@@ -3,7 +3,8 @@
 
 use std::error::Error;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,8 +13,8 @@ use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use reqwest::blocking::Client;
 use reqwest::header::CONTENT_TYPE;
 
-use super::OtlpError;
 use super::environment::Target;
+use crate::client::{ClientError, tls};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,23 +23,17 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 /// While a collector does not take what it is given, this is said no more often.
 const SAY_EVERY: Duration = Duration::from_mins(1);
 
-/// The client that all signals share. It runs on a thread of its own, so it must be made, and used, outside of any
-/// asynchronous runtime: the SDK's own threads use it.
-pub(crate) fn client() -> Result<Client, OtlpError> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(tls)
+/// A client runs on a thread of its own, so it must be made, and used, outside of any asynchronous runtime: the SDK's
+/// own threads use it.
+fn client(ca_file: Option<&Path>) -> Result<Client, ClientError> {
+    let client = Client::builder()
+        .tls_backend_preconfigured(tls(ca_file)?)
         .connect_timeout(CONNECT_TIMEOUT)
         // The headers may hold secrets: they go where they were meant to go.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(OtlpError::Client)
+        .build()?;
+    Ok(client)
 }
 
 /// Sends one signal.
@@ -60,9 +55,10 @@ struct Trouble {
 }
 
 impl Sender {
-    pub(crate) fn new(client: Client, signal: &'static str, target: &Target) -> Self {
+    pub(crate) fn new(signal: &'static str, target: &Target) -> Result<Self, ClientError> {
+        let client = client(target.ca_file.as_deref())?;
         let origin = target.endpoint.origin().ascii_serialization();
-        Self { client, signal, origin, timeout: target.timeout, trouble: Mutex::default() }
+        Ok(Self { client, signal, origin, timeout: target.timeout, trouble: Mutex::default() })
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
