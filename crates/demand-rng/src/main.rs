@@ -96,6 +96,7 @@ async fn run(config: Config, operator: &Operator, mut watched: Watched) -> anyho
     let source = Source::new(generators, rand::random(), Timestamp::now);
     let mut reload = Reload { source: source.clone(), config };
     tokio::spawn(async move { watched.follow(&mut reload).await });
+    tokio::spawn(operator.clone().follow_token());
     let readiness = Readiness::not_ready("starting");
     readiness.set_ready();
     let health =

@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(demand(&source), r#"{"a":2,"b":0,"d":4}"#, "what is held stays held");
         source.release(None).unwrap();
         assert_eq!(demand(&source), r#"{"a":2,"b":6,"d":4}"#);
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(demand(&source), r#"{"a":3,"b":6,"d":4}"#, "it goes on where it was");
         assert!(source.settings(Some("c")).is_err());
         let sequence = document(&source).sequence;

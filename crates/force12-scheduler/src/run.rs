@@ -64,6 +64,7 @@ pub async fn run(
         openapi,
     ));
     tokio::spawn(metrics.upkeep());
+    tokio::spawn(operator.follow_token());
     let serving = tokio::spawn(http::serve(listener, router, shutdown.clone(), http::Limits::default()));
 
     let mut reload = Reload {

@@ -6,13 +6,14 @@
 //! - an `Origin` other than the `Host` that was asked (403);
 //! - a missing or wrong token (401); and, with no token configured, everything unless the listener is on loopback (403).
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use axum::extract::Request;
@@ -27,6 +28,7 @@ use tower::{Layer, Service};
 
 use crate::config::{Place, Problems};
 use crate::problem::Problem;
+use crate::reload::{LOOK_INTERVAL, Watched};
 
 /// Holds the token itself.
 pub const TOKEN_VARIABLE: &str = "FORCE12_TOKEN";
@@ -151,12 +153,17 @@ impl TokenSource {
         Self { value, file, config_file: config_file.map(Path::to_owned) }
     }
 
+    /// The file that the token comes from, if it comes from one.
+    fn path(&self) -> Option<&Path> {
+        if self.value.is_some() { None } else { self.file.as_deref().or(self.config_file.as_deref()) }
+    }
+
     /// The token, or `None` if none is configured. A source that is given and unfit is an error, never skipped.
     pub fn read(&self) -> Result<Option<Secret>, AuthError> {
         if let Some(value) = &self.value {
             return Secret::token(value.expose(), TOKEN_VARIABLE).map(Some);
         }
-        self.file.as_ref().or(self.config_file.as_ref()).map(|path| Secret::token_from_file(path)).transpose()
+        self.path().map(Secret::token_from_file).transpose()
     }
 }
 
@@ -186,7 +193,9 @@ pub struct Operator(Arc<Rules>);
 #[derive(Debug)]
 struct Rules {
     /// Compared in place of the tokens: of equal length whatever is sent.
-    token_sha256: Option<[u8; 32]>,
+    token_sha256: RwLock<Option<[u8; 32]>>,
+    /// The file that the token comes from, if it comes from one.
+    token_file: Option<PathBuf>,
     listen: SocketAddr,
     /// Lower case, each `host` or `host:port`.
     allowed_hosts: Vec<String>,
@@ -200,12 +209,22 @@ impl Operator {
         listen: SocketAddr,
         allowed_hosts: &[String],
     ) -> Result<Self, AuthError> {
-        Self::new(TokenSource::from_env(token_file).read()?.as_ref(), listen, allowed_hosts)
+        let source = TokenSource::from_env(token_file);
+        Self::of(source.read()?.as_ref(), source.path(), listen, allowed_hosts)
     }
 
     /// With this token.
     pub fn new(
         token: Option<&Secret>,
+        listen: SocketAddr,
+        allowed_hosts: &[String],
+    ) -> Result<Self, AuthError> {
+        Self::of(token, None, listen, allowed_hosts)
+    }
+
+    fn of(
+        token: Option<&Secret>,
+        token_file: Option<&Path>,
         listen: SocketAddr,
         allowed_hosts: &[String],
     ) -> Result<Self, AuthError> {
@@ -216,8 +235,35 @@ impl Operator {
                 Ok(authority.as_str().to_ascii_lowercase())
             })
             .collect::<Result<_, _>>()?;
-        let token_sha256 = token.map(|token| sha256(token.expose()));
-        Ok(Self(Arc::new(Rules { token_sha256, listen, allowed_hosts })))
+        let token_sha256 = RwLock::new(token.map(|token| sha256(token.expose())));
+        let token_file = token_file.map(Path::to_owned);
+        Ok(Self(Arc::new(Rules { token_sha256, token_file, listen, allowed_hosts })))
+    }
+
+    /// Reads the token's file again when it changes, for ever: another token holds from then on. If the file is unfit,
+    /// or gone, the token before holds on, and the log says so.
+    pub async fn follow_token(self) -> Infallible {
+        let Some(path) = &self.0.token_file else { return std::future::pending().await };
+        let mut watched = Watched::unseen(path);
+        loop {
+            if watched.has_changed() {
+                self.reread_token(path);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn reread_token(&self, path: &Path) {
+        match Secret::token_from_file(path) {
+            Ok(token) => {
+                let read = Some(sha256(token.expose()));
+                let mut held = self.0.token_sha256.write().unwrap_or_else(PoisonError::into_inner);
+                if std::mem::replace(&mut *held, read) != read {
+                    tracing::info!(file = %path.display(), "another operator's token holds from now on");
+                }
+            }
+            Err(error) => tracing::error!("the operator's token is as before: {error}"),
+        }
     }
 
     /// Guards routes: what it refuses never reaches them, nor is its body read.
@@ -298,7 +344,7 @@ impl Rules {
     }
 
     fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(wanted) = &self.token_sha256 else {
+        let Some(wanted) = *self.token_sha256.read().unwrap_or_else(PoisonError::into_inner) else {
             if self.listen.ip().is_loopback() {
                 return Ok(());
             }
@@ -319,7 +365,7 @@ impl Rules {
         let Some((_, given)) = given else {
             return Err(Problem::unauthorized("the authorization header is not `Bearer TOKEN`"));
         };
-        if bool::from(sha256(given.trim()).ct_eq(wanted)) {
+        if bool::from(sha256(given.trim()).ct_eq(&wanted)) {
             Ok(())
         } else {
             Err(Problem::unauthorized("this is not the operator's token"))
@@ -519,6 +565,34 @@ mod tests {
         }
         assert!(matches!(Secret::token_from_file(Path::new("/")), Err(AuthError::NotAFile(_))));
         assert!(matches!(Secret::token_from_file(Path::new("/nonexistent")), Err(AuthError::Read { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_token_file_is_read_again_and_an_unfit_one_is_not_taken() {
+        let file = token_file(TOKEN, 0o600);
+        let source = TokenSource { config_file: Some(file.path().to_owned()), ..TokenSource::default() };
+        let listen = "127.0.0.1:8081".parse().unwrap();
+        let operator = Operator::of(source.read().unwrap().as_ref(), source.path(), listen, &[]).unwrap();
+        let following = tokio::spawn(operator.clone().follow_token());
+        let allowed = |token: &str| {
+            let bearer = format!("Bearer {token}");
+            status(&operator, &[(HOST, "localhost"), (AUTHORIZATION, bearer.as_str())]) == 200
+        };
+        let another = "fedcba9876543210fedcba";
+        for (text, holds, holds_not) in [
+            (TOKEN, TOKEN, another),
+            ("short", TOKEN, "short"),
+            (another, another, TOKEN),
+            ("", another, TOKEN),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            tokio::time::sleep(LOOK_INTERVAL * 2).await;
+            assert!(allowed(holds) && !allowed(holds_not), "after {text:?}");
+        }
+        fs::remove_file(file.path()).unwrap();
+        tokio::time::sleep(LOOK_INTERVAL * 2).await;
+        assert!(allowed(another), "it is not open to all without its file");
+        following.abort();
     }
 
     #[test]

@@ -183,7 +183,7 @@ mod tests {
             (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "holds no certificate"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "not a certificate: "),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n", "not in PEM form: "),
-            (&[b'x'; 1024 * 1024 + 1], "has more than 1048576 bytes"),
+            (&vec![b'x'; 1024 * 1024 + 1], "has more than 1048576 bytes"),
         ] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(content).unwrap();

@@ -131,22 +131,22 @@ pub fn text(path: &Path) -> Result<String, ConfigError> {
     if bytes.len() as u64 > CONFIG_MAX_BYTES {
         return Err(ConfigError::TooLarge(file));
     }
-    decode(bytes).map_err(|(line, what)| {
+    decode(&bytes).map_err(|(line, what)| {
         let message = format!("{what}; save it as UTF-8");
         ConfigError::Invalid(vec![Mistake { file, place: Some((line, 1)), key: String::new(), message }])
     })
 }
 
 /// The text in `bytes`, or the line of the first thing that is none, and what it is.
-fn decode(bytes: Vec<u8>) -> Result<String, (usize, String)> {
-    let line_of = |at: usize| bytes[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+fn decode(bytes: &[u8]) -> Result<String, (usize, String)> {
+    let line_of = |at: usize| bytes[..at].split(|byte| *byte == b'\n').count();
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err((1, "the text is UTF-16".to_owned()));
     }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err((line_of(at), "holds a NUL byte, so it is no text, or UTF-16".to_owned()));
     }
-    match std::str::from_utf8(&bytes) {
+    match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(error) => {
             let at = error.valid_up_to();
@@ -297,10 +297,10 @@ mod tests {
     #[test]
     fn what_is_no_utf_8_is_placed() {
         let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
-        assert_eq!(decode(utf_16("\u{feff}a = 1")).unwrap_err().0, 1);
-        assert_eq!(decode(utf_16("a = 1\n")).unwrap_err().0, 1);
-        assert_eq!(decode(b"a = 1\nb = \"\xe9\"".to_vec()).unwrap_err().0, 2);
-        assert_eq!(decode(b"a = \"\xc3\xa9\"".to_vec()).unwrap(), "a = \"é\"");
+        assert_eq!(decode(&utf_16("\u{feff}a = 1")).unwrap_err().0, 1);
+        assert_eq!(decode(&utf_16("a = 1\n")).unwrap_err().0, 1);
+        assert_eq!(decode(b"a = 1\nb = \"\xe9\"").unwrap_err().0, 2);
+        assert_eq!(decode(b"a = \"\xc3\xa9\"").unwrap(), "a = \"é\"");
         assert_eq!(parse::<Config>("a.toml", "\u{feff}listen = \"x\"").unwrap().listen, "x", "a UTF-8 mark");
     }
 }

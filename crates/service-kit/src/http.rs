@@ -773,7 +773,7 @@ mod tests {
             writing.write_all(QUICK_LAST).await.unwrap();
         };
         let mut answers = String::new();
-        let read = timeout(Duration::from_secs(60), reading.read_to_string(&mut answers));
+        let read = timeout(Duration::from_mins(1), reading.read_to_string(&mut answers));
         let ((), read) = tokio::join!(write, read);
         read.expect("it goes on answering").unwrap();
         assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), REQUESTS);

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 /// How often a file is looked at. Looking costs one system call, and works where notifications do not: mounts of
 /// other file systems, and files that are put in the place of others.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells the recorder what each metric of reloading means. Call it once, when the recorder is installed.
 pub fn describe_metrics() {
@@ -72,6 +72,11 @@ impl Watched {
     /// The file at `path`, as it is now. To be called before the file is read: a change in between is seen then.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), stamp: Stamp::of(path), refused: None }
+    }
+
+    /// The file at `path`, which counts as changed when it is looked at for the first time.
+    pub(crate) fn unseen(path: &Path) -> Self {
+        Self { path: path.to_owned(), stamp: None, refused: None }
     }
 
     /// Whether the file is another one than at the last look.

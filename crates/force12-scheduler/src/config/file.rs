@@ -135,6 +135,7 @@ pub struct InstanceTable {
 /// TLS to an engine, both sides with certificates: files in PEM form, read again when they change.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "keys that hold a path say so")]
 pub struct TlsTable {
     /// The CA that signed the engine's certificate. No others are trusted.
     pub ca_file: PathBuf,

@@ -114,7 +114,7 @@ impl Service {
             (token("two", &format!("{good} {good}"), 0o600), "the token holds white space"),
             (token("open", good, 0o644), "too many have access (mode 644); run: chmod 600"),
         ] {
-            let lines = format!("listen = \"127.0.0.1:0\"\ntoken_file = {path:?}");
+            let lines = format!("listen = \"127.0.0.1:0\"\ntoken_file = \"{}\"", path.display());
             for (lines, variable) in [(lines.as_str(), None), ("listen = \"127.0.0.1:0\"", Some(&path))] {
                 let (code, said) = self.ended(lines, |command| {
                     command.envs(variable.map(|path| ("FORCE12_TOKEN_FILE", path)));
