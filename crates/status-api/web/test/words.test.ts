@@ -47,6 +47,7 @@ describe("the success line", () => {
 describe("codes", () => {
   it("are shown as they are when the page does not know them", () => {
     expect(blockedWords("solar_flare")).toBe("solar flare");
+    expect(blockedWords("registry_denied")).toBe("a registry refuses the login");
     expect(headline(demo({ demand: 4, running: [4, 5], success: false, blocked_by: ["solar_flare"] })).tone).toBe(
       "bad",
     );
