@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use service_kit::auth;
+use service_kit::client;
 use service_kit::config::{ConfigError, Place, Problems};
 
 use crate::history;
@@ -39,6 +40,10 @@ pub struct Config {
     /// Where demand-rng answers. Without it the demand cannot be played with from here.
     #[serde(default)]
     pub demand_url: Option<String>,
+    /// A file of certificates in PEM form: who signs those of the services above over https, beside the public
+    /// authorities that are compiled in. Read at the start.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// A file with the operator's token; FORCE12_TOKEN and FORCE12_TOKEN_FILE win over it. Without a token nothing can
     /// be changed from here, unless this service listens on loopback.
     #[serde(default)]
@@ -94,6 +99,8 @@ pub struct Settings {
     pub scheduler_urls: Vec<Url>,
     /// See [`Config::demand_url`].
     pub demand_url: Option<Url>,
+    /// See [`Config::ca_file`].
+    pub ca_file: Option<PathBuf>,
     /// See [`Config::token_file`].
     pub token_file: Option<PathBuf>,
     /// See [`Config::allowed_hosts`].
@@ -137,11 +144,17 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, ConfigError> {
     problems.range(config.history.samples_max, &SAMPLES, &history.key("samples_max"));
     let scheduler_urls = scheduler_urls(&config.scheduler_url, &top.key("scheduler_url"), &mut problems);
     let demand_url = config.demand_url.as_ref().map(|text| url(text, &top.key("demand_url"), &mut problems));
+    if let Some(path) = &config.ca_file
+        && let Err(error) = client::tls(Some(path))
+    {
+        problems.error(&top.key("ca_file"), error.to_string());
+    }
     problems.finish()?;
     Ok(Settings {
         listen: config.listen,
         scheduler_urls,
         demand_url: demand_url.flatten(),
+        ca_file: config.ca_file,
         token_file: config.token_file,
         allowed_hosts: config.allowed_hosts,
         silence_ms: config.silence_ms,

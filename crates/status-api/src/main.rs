@@ -91,7 +91,7 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
     service_kit::reload::describe_metrics();
     tokio::spawn(metrics.clone().upkeep());
     let shutdown = service_kit::shutdown::signal().context("cannot wait for signals")?;
-    let client = upstream::client()?;
+    let client = upstream::client(settings.ca_file.as_deref())?;
     let listener = service_kit::listen::listen(settings.listen).await?;
 
     let clock = Clock::starting_at(Timestamp::now());
@@ -101,17 +101,16 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
         settings.demand_url.clone().map(|url| Upstream::new("the demand source", url, client.clone()));
     let ring = Arc::new(Mutex::new(Ring::new(settings.history)));
     let (limits, followed_limits) = watch::channel(reload::follow_limits(&settings));
-    let scheduler_urls = settings.scheduler_urls.clone();
+    let (scheduler_urls, ca_file) = (settings.scheduler_urls.clone(), settings.ca_file.clone());
     let mut reload = Reload { settings, history: Arc::clone(&ring), follow: limits };
     tokio::spawn(async move { watched.follow(&mut reload).await });
-    tokio::spawn(operator.clone().follow_token());
 
     tokio::spawn(history::sample(Arc::clone(&ring), hub.newest(), clock, shutdown.clone()));
     // Each by itself, so that one that hangs does not keep another from being heard.
     let mut schedulers = Vec::new();
     for (from, url) in scheduler_urls.into_iter().enumerate() {
         let addresses = Addresses::default();
-        let client = upstream::client_of(&addresses)?;
+        let client = upstream::client_of(&addresses, ca_file.as_deref())?;
         let scheduler = Upstream::new("the scheduler", url, client.clone());
         let stream = scheduler.url(&["v1", "stream"]).context("scheduler_url has no room for a path")?;
         schedulers.push(scheduler);

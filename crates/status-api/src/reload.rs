@@ -41,6 +41,7 @@ impl Apply for Reload {
             ("listen", settings.listen != before.listen),
             ("scheduler_url", settings.scheduler_urls != before.scheduler_urls),
             ("demand_url", settings.demand_url != before.demand_url),
+            ("ca_file", settings.ca_file != before.ca_file),
             ("token_file", settings.token_file != before.token_file),
             ("allowed_hosts", settings.allowed_hosts != before.allowed_hosts),
         ])?;

@@ -1,6 +1,7 @@
 //! Requests that are passed on to the services behind this one.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use reqwest::Url;
+use service_kit::client::{self, ClientError};
 use service_kit::problem::Problem;
 use service_kit::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,43 +37,27 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// The most bytes of one name in a path.
 const NAME_MAX_BYTES: usize = 255;
 
-/// A client for one service.
-pub fn client() -> Result<reqwest::Client, ClientError> {
-    Ok(builder()?.build()?)
+/// A client for one service. It trusts the roots that come with it, since an image FROM scratch has none of its own, and
+/// more from `ca_file`.
+pub fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, ClientError> {
+    Ok(builder(ca_file)?.build()?)
 }
 
 /// A client for whichever service of a name acts. It keeps no connections, so that each request goes where `addresses`
 /// says then.
-pub fn client_of(addresses: &Addresses) -> Result<reqwest::Client, ClientError> {
+pub fn client_of(addresses: &Addresses, ca_file: Option<&Path>) -> Result<reqwest::Client, ClientError> {
     let resolver = Arc::new(addresses.clone());
-    Ok(builder()?.dns_resolver(resolver).pool_max_idle_per_host(0).build()?)
+    Ok(builder(ca_file)?.dns_resolver(resolver).pool_max_idle_per_host(0).build()?)
 }
 
-/// Trusts the roots that come with it: an image FROM scratch has none of its own.
-fn builder() -> Result<reqwest::ClientBuilder, ClientError> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+fn builder(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, ClientError> {
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(client::tls(ca_file)?)
         .connect_timeout(CONNECT_MAX)
         // What is configured is what is asked: no proxy of the environment, no redirect with the operator's token.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none());
     Ok(builder)
-}
-
-/// Why no client can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The client cannot be built.
-    #[error("cannot build an HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
 }
 
 /// A service behind this one. Cheap to clone.
@@ -231,7 +217,7 @@ mod tests {
     #[test]
     fn names_cannot_change_the_path() {
         let upstream =
-            Upstream::new("the scheduler", Url::parse("http://h:1/base/").unwrap(), client().unwrap());
+            Upstream::new("the scheduler", Url::parse("http://h:1/base/").unwrap(), client(None).unwrap());
         let path = |name: &str| upstream.url(&["v1", "instances", name, "drain"]).map(|url| url.to_string());
         assert_eq!(path("instance-1").unwrap(), "http://h:1/base/v1/instances/instance-1/drain");
         assert_eq!(path("a/b?c#d%2f").unwrap(), "http://h:1/base/v1/instances/a%2Fb%3Fc%23d%252f/drain");

@@ -150,13 +150,13 @@ impl Service {
     fn start(schedulers: &[&TcpListener], demand: Option<&TcpListener>) -> Self {
         let url =
             |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let client = upstream::client().unwrap();
+        let client = upstream::client(None).unwrap();
         let clock = Clock::starting_at(Timestamp::now());
         let readiness = Readiness::not_ready("the scheduler has not been heard yet");
         let hub = Arc::new(Hub::new(clock, readiness.clone()));
         let shutdown = CancellationToken::new();
         let addresses = Addresses::default();
-        let following = upstream::client_of(&addresses).unwrap();
+        let following = upstream::client_of(&addresses, None).unwrap();
         let schedulers: Arc<[Upstream]> = schedulers
             .iter()
             .map(|scheduler| Upstream::new("the scheduler", url(scheduler), following.clone()))

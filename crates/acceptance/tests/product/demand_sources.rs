@@ -218,6 +218,18 @@ async fn what_runs_goes_on_while_a_source_fails() {
     failed_as_said(&source, "nobody there", Freshness::Stale, "cannot connect").await;
     source.listen().await;
     important_is(&stack, RECOVERY).await;
+
+    // Restarted, it repeats what it said of its documents, and its clock is years off: the demand counts.
+    for (containers, changed_at) in [(5, "1970-01-01T00:00:00.000Z"), (7, "2999-12-31T23:59:59.999Z")] {
+        let body = format!(
+            r#"{{"sequence": 1, "changed_at": "{changed_at}", "demand": {{"{IMPORTANT}": {containers}}}}}"#
+        );
+        source.answers(Answer::raw(format!(
+            "HTTP/1.1 200 OK\r\netag: \"a-1\"\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )));
+        stack.runs(containers, BOUND).await.unwrap();
+    }
     stack.checked_timeline().await.unwrap();
 }
 
