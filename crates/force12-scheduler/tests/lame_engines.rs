@@ -159,21 +159,26 @@ impl Respond for Full {
     }
 }
 
-#[tokio::test]
-async fn a_full_disk_is_told_and_asked_again_less_and_less() {
+/// An engine without containers, which answers what it is asked for a service to be started.
+async fn engine() -> MockServer {
     let engine = MockServer::start().await;
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let answer = |verb: &'static str, path: &'static str, answer: ResponseTemplate| {
-        Mock::given(method(verb)).and(path_regex(path)).respond_with(answer).mount(&engine)
+    let answer = |path: &'static str, answer: ResponseTemplate| {
+        Mock::given(method("GET")).and(path_regex(path)).respond_with(answer).mount(&engine)
     };
     let image = json!({ "Id": "sha256:0", "Config": { "Cmd": ["/batch"] } });
-    answer("GET", "/containers/json$", ResponseTemplate::new(200).set_body_json(json!([]))).await;
-    answer("GET", "/images/.*/json$", ResponseTemplate::new(200).set_body_json(image)).await;
-    answer("GET", "/_ping$", ResponseTemplate::new(200).set_body_string("OK")).await;
-    answer("GET", "/events$", ResponseTemplate::new(200).set_delay(Duration::from_hours(1))).await;
-    answer("GET", "/info$", ResponseTemplate::new(200).set_body_json(json!({}))).await;
-    answer("GET", "/version$", ResponseTemplate::new(200).set_body_json(json!({ "ApiVersion": "1.41" })))
-        .await;
+    answer("/containers/json$", ResponseTemplate::new(200).set_body_json(json!([]))).await;
+    answer("/images/.*/json$", ResponseTemplate::new(200).set_body_json(image)).await;
+    answer("/_ping$", ResponseTemplate::new(200).set_body_string("OK")).await;
+    answer("/events$", ResponseTemplate::new(200).set_delay(Duration::from_hours(1))).await;
+    answer("/info$", ResponseTemplate::new(200).set_body_json(json!({}))).await;
+    answer("/version$", ResponseTemplate::new(200).set_body_json(json!({ "ApiVersion": "1.41" }))).await;
+    engine
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_asked_again_less_and_less() {
+    let engine = engine().await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
     Mock::given(method("POST"))
         .and(path_regex("/containers/create$"))
         .respond_with(Full(Arc::clone(&asked)))
@@ -194,4 +199,40 @@ async fn a_full_disk_is_told_and_asked_again_less_and_less() {
     for (before, after) in waits.iter().zip(&waits[2..]) {
         assert!(after > before, "{waits:?}");
     }
+}
+
+#[tokio::test]
+async fn peers_leave_the_way_to_the_engine_open() {
+    let engine = engine().await;
+    let directory = TempDir::new().unwrap();
+    let few = ["prlimit", "--nofile=64:64"];
+    let mut scheduler = Scheduler::start(&directory, &few, &engine.uri());
+    let is_ready = |snapshot: &Value| snapshot["instances"][0]["state"] == "ready";
+    scheduler.snapshot(is_ready).await;
+
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect_timeout(&scheduler.address, PATIENCE).unwrap();
+        // Half a request, so that it waits for the rest.
+        stream.write_all(b"GET /v1/snapshot HTTP/1.1\r\n").unwrap();
+        flood.push(stream);
+    }
+    // The engine's events do not come, so that it is connected to anew and looked at again and again.
+    let asked = |path: &'static str| {
+        let engine = &engine;
+        async move {
+            let requests = engine.received_requests().await.unwrap();
+            requests.iter().filter(|request| request.url.path().ends_with(path)).count()
+        }
+    };
+    let (events, looks) = (asked("/events").await, asked("/containers/json").await);
+    let began = Instant::now();
+    while asked("/events").await < events + 2 || asked("/containers/json").await < looks + 2 {
+        assert!(began.elapsed() < PATIENCE, "the engine is not asked any more: {}", scheduler.said());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = scheduler.said();
+    assert!(!log.contains("an engine is lost") && !log.contains("could not be observed"), "{log}");
+    drop(flood);
+    scheduler.snapshot(is_ready).await;
 }
