@@ -84,11 +84,11 @@ pub enum RegistryError {
 }
 
 impl Registries {
-    /// Reads the docker config file; says how many of its logins cannot be used, because a credential helper keeps them.
+    /// Reads a docker config file; says whether it names credential helpers, whose logins cannot be used.
     pub fn check_docker_config_file(path: &Path) -> Result<bool, RegistryError> {
         let file = DockerConfigFile::read(path)?;
-        for server in file.auths.keys() {
-            file.credentials(path, &normal(server))?;
+        for (server, auth) in &file.auths {
+            auth.credentials(server).ok_or_else(|| not_a_login(path, server))?;
         }
         Ok(file.creds_store.is_some() || !file.cred_helpers.is_empty())
     }
@@ -169,12 +169,7 @@ impl DockerConfigFile {
         let helped = self.cred_helpers.keys().any(|name| normal(name) == server);
         match found {
             Some(auth) if auth.auth.is_some() || auth.password.is_some() || auth.identitytoken.is_some() => {
-                auth.credentials(server).map(Some).ok_or_else(|| {
-                    unfit(
-                        path,
-                        format!("the `auth` of {server} is not `user:password` in base64; log in again"),
-                    )
-                })
+                auth.credentials(server).map(Some).ok_or_else(|| not_a_login(path, server))
             }
             Some(auth) if auth.registrytoken.is_some() => Ok(auth.credentials(server)),
             _ if helped || (found.is_some() && self.creds_store.is_some()) => Err(unfit(
@@ -206,6 +201,10 @@ impl DockerAuth {
         }
         Some(credentials)
     }
+}
+
+fn not_a_login(path: &Path, server: &str) -> RegistryError {
+    unfit(path, format!("the `auth` of {server} is not `user:password` in base64; log in again"))
 }
 
 fn unfit(path: &Path, problem: impl Into<String>) -> RegistryError {
@@ -318,7 +317,11 @@ mod tests {
             let error = registries(file(&directory, content)).credentials("a").expect_err(words).to_string();
             assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
         }
+        // That it names helpers is not wrong before one of their logins is needed.
+        let helped = file(&directory, r#"{"auths": {"a": {}}, "credsStore": "pass"}"#);
+        assert!(Registries::check_docker_config_file(&helped).unwrap());
         let path = file(&directory, "{}");
+        assert!(!Registries::check_docker_config_file(&path).unwrap());
         assert!(registries(path.clone()).credentials("a").unwrap().is_none());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = registries(path).credentials("a").expect_err("others may read it").to_string();

@@ -185,10 +185,13 @@ impl Controller {
     /// Prepares a service's spec again on one engine, which has told that it is not prepared any more.
     pub(super) fn prepare_again(&mut self, service: ServiceId, engine: EngineId) {
         let generation = self.cluster.generation(service);
-        if let Some((generation, engine)) = generation.zip(self.engines.get_mut(&engine)) {
+        let Some((generation, engine)) = generation.zip(self.engines.get_mut(&engine)) else { return };
+        // Several starts may tell the same.
+        let is_ready = |prepared: &Prepared| *lock(&prepared.post) == Preparation::Ready;
+        if engine.preparations.get(generation).is_some_and(is_ready) {
             engine.preparations.remove(generation);
+            self.prepare_all();
         }
-        self.prepare_all();
     }
 
     /// Sees to it that every spec is being prepared on every engine.
