@@ -14,10 +14,9 @@ use crate::decisions::WokenBy;
 use crate::handle::{Shared, lock};
 use crate::measure::engine_call;
 
-/// One attempt may take this long: an image of some tens of gigabytes over a slow line, and the pulls before it. A pull
-/// that makes no progress is given up long before, by its driver; of one that is given up here, the engine keeps the
-/// layers that are complete, and the next attempt goes on from there.
-pub(crate) const PREPARE_LIMIT: Duration = Duration::from_mins(30);
+/// One attempt may take this long: an image of some tens of gigabytes over a slow line, and the pulls before it. One
+/// that makes no progress is given up long before, by its driver; to end one that does would be to begin it again.
+pub(crate) const PREPARE_LIMIT: Duration = Duration::from_hours(2);
 
 /// Starts wait for a preparation for as long as it takes. The planner asks until when: until a moment that is put off
 /// before it comes, and seldom, because each time is news to it.

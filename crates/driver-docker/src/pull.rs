@@ -52,7 +52,7 @@ impl Pulls {
         self.progress.lock().expect("nothing panics while holding it").get(image).copied()
     }
 
-    /// Has the engine pull an image. Dropping this gives the pull up; the engine keeps the layers that are complete.
+    /// Has the engine pull an image. Dropping this gives the pull up.
     pub(crate) async fn pull(&self, image: &str) -> Result<(), DriverError> {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let server = registry::server_of(image);
