@@ -1,5 +1,7 @@
 //! The command line of force12-scheduler.
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -154,13 +156,18 @@ async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<
         );
     }
     let drivers = Connections::default().changed_to(settings, &clients).drivers().collect();
-    let (removed, left) = drain::drain(settings, drivers, limit, |line| println!("{line}")).await;
+    let (removed, left) = drain::drain(settings, drivers, limit, |line| tell(&line)).await;
     for reason in &left {
         cli::say(&format_args!("error: not empty: {reason}"));
     }
     anyhow::ensure!(left.is_empty(), "gave up after {} ms; run it again", limit.as_millis());
-    println!("cluster {} is empty: {removed} stopped and removed", settings.controller.cluster);
+    tell(&format_args!("cluster {} is empty: {removed} stopped and removed", settings.controller.cluster));
     Ok(())
+}
+
+/// A line of progress on stdout, as far as that can be written to: containers go also where nobody can be told of it.
+fn tell(line: &impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn with_config(path: &Path, environment: Environment<'_>, then: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {

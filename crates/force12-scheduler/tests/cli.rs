@@ -81,6 +81,18 @@ fn a_good_config_is_explained() {
 }
 
 #[test]
+fn the_examples_are_good_configs() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in [here.join("example.toml"), here.join("../../docker/config/scheduler.toml")] {
+        let mut command = force12_scheduler(&["check", file.to_str().unwrap()]);
+        command.env("DATABASE_PASSWORD", "a password").env("REGISTRY_PASSWORD", "another");
+        let Ended { code, out, err } = ended(&mut command);
+        assert_eq!((code, err.as_str()), (0, ""), "{}", file.display());
+        assert!(out.starts_with("cluster "), "{out}");
+    }
+}
+
+#[test]
 fn warnings_go_to_stderr_and_do_not_fail() {
     let directory = TempDir::new().unwrap();
     let path = config(&directory, "");
@@ -169,6 +181,11 @@ fn an_engine_that_is_not_there_leaves_the_drain_undone() {
     assert_eq!(code, 1);
     assert!(out.contains("waiting for docker unix://") && out.contains("no such socket"), "{out}");
     assert!(err.contains("gave up after 100 ms"), "{err}");
+
+    // Nor does it fall over a disk that is full.
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = force12_scheduler(&["drain", &path, "--timeout-ms", "100"]);
+    assert_eq!(command.stdout(full()).stderr(full()).status().unwrap().code(), Some(1));
 }
 
 #[test]
