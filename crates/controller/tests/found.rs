@@ -3,7 +3,7 @@
 mod support;
 
 use driver::ContainerId;
-use driver_testkit::sim::{Behaviour, Happening, SimConfig, SimEngine};
+use driver_testkit::sim::{Behaviour, Call, Fault, FaultKind, Happening, Outage, SimConfig, SimEngine};
 use planner::{OnPreempt, Phase, Resources, Service};
 use support::{IMAGE, Scene, demanded, filling, pass_ms, runs};
 
@@ -99,4 +99,27 @@ async fn a_service_that_goes_leaves_what_is_known_of_instances() {
         history.entries().iter().filter(on_first).filter(|it| it.what == Happening::Starting).count();
     assert!(starts <= 2, "{starts} starts on one slot, for two containers");
     scene.assert_sound();
+}
+
+/// A predecessor has died while an engine was slow to start a container, and the engine still says that it is created.
+#[tokio::test(start_paused = true)]
+async fn a_predecessors_slow_start_keeps_its_room() {
+    let slow = || Fault::new(FaultKind::Slow { extra_ms: 6_500 }).on(Call::Start);
+    let lost = || Fault::new(FaultKind::AnswerLost).on(Call::Remove);
+    for (hangs, faults) in [(false, vec![slow(), lost()]), (true, vec![slow()])] {
+        let mut scene = Scene::spread(5);
+        for fault in faults {
+            scene.engines[2].fault(fault);
+        }
+        let running = scene.start();
+        pass_ms(500).await;
+        running.kill().await;
+        if hangs {
+            // Whoever waits for its first answer asks the others only when it is lost.
+            scene.engines[1].outage_for(Outage::Silent, 9_000);
+        }
+        let running = scene.start();
+        running.until_success(30_000, 4, 5).await;
+        scene.assert_sound();
+    }
 }

@@ -223,7 +223,14 @@ impl<'a> Board<'a> {
     pub(crate) fn turn_back(&mut self, instance: InstanceId, position: usize) {
         let spot = &mut self.spots[instance.index()];
         let arrival = spot.arrivals.remove(position);
-        spot.committed = spot.committed.minus(self.state.service(arrival.service).request);
+        let request = self.state.service(arrival.service).request;
+        let mut needed = request;
+        if let Some(position) = arrival.thaw {
+            spot.fates[position] = Fate::Stays(Standing::Frozen);
+            spot.frozen.add(request);
+            needed = request.minus(request.when_frozen());
+        }
+        spot.committed = spot.committed.minus(needed);
         let tally = &mut self.tallies[arrival.service.index()];
         tally.kept -= 1;
         tally.coming -= 1;

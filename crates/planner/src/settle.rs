@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{Fault, InstanceId, InstanceState, Millis, Placement, ServiceId, ServiceKind};
+use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
@@ -67,9 +67,9 @@ impl Board<'_> {
             for &id in class {
                 placed += self.place_rest(id, &wants[id.index()]);
             }
-            for &id in class {
-                self.spare_own(id);
-            }
+            // What one spares may leave another's own in its place; each time one start less is left.
+            while class.iter().any(|&id| self.spare_own(id)) {}
+            self.name_takers(class);
             if placed == 0 {
                 break;
             }
@@ -289,9 +289,10 @@ impl Board<'_> {
         })
     }
 
-    /// Where a service lost a container to more important work and takes an equal's room on the same instance for
-    /// a new one, the equal goes for the more important work, and the service keeps what it has.
-    fn spare_own(&mut self, id: ServiceId) {
+    /// Where a service lost a container to other work and takes an equal's room on the same instance for another one,
+    /// the equal goes for that work, and the service keeps what it has. Whether there was such a one.
+    fn spare_own(&mut self, id: ServiceId) -> bool {
+        let mut spared = false;
         for instance in self.state.instance_ids() {
             for at in self.positions(instance, id) {
                 let spot = &self.spots[instance.index()];
@@ -302,14 +303,17 @@ impl Board<'_> {
                 else {
                     continue;
                 };
-                let arrives =
-                    |arrival: &Arrival| arrival.service == id && arrival.thaw.is_none() && !arrival.deferred;
+                if self.container(instance, at).phase == Phase::Frozen {
+                    continue;
+                }
+                let arrives = |arrival: &Arrival| arrival.service == id && !arrival.deferred;
                 let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
                 let own_victim = StopReason::Share { by: id };
                 let victim = spot
                     .fates
                     .iter()
                     .position(|fate| matches!(fate, Fate::Goes { reason, .. } if *reason == own_victim));
+                spared = true;
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
                 if let Some(victim) = victim
@@ -317,6 +321,32 @@ impl Board<'_> {
                         &mut self.spots[instance.index()].fates[victim]
                 {
                     *of_victim = reason;
+                }
+            }
+        }
+        spared
+    }
+
+    /// After such exchanges a container may be said to go for its own service: names whom it goes for, or keeps it if
+    /// there is nobody.
+    fn name_takers(&mut self, class: &[ServiceId]) {
+        for instance in self.state.instance_ids() {
+            for &id in class {
+                let priority = self.state.service(id).priority;
+                for at in self.positions(instance, id) {
+                    let spot = &mut self.spots[instance.index()];
+                    let Fate::Goes { reason, .. } = &mut spot.fates[at] else { continue };
+                    if *reason != (StopReason::Share { by: id }) {
+                        continue;
+                    }
+                    let takes = |arrival: &&Arrival| arrival.service != id && arrival.priority <= priority;
+                    match spot.arrivals.iter().find(takes) {
+                        Some(&Arrival { service: by, priority: its, .. }) if its == priority => {
+                            *reason = StopReason::Share { by };
+                        }
+                        Some(&Arrival { service: by, .. }) => *reason = StopReason::Preempted { by },
+                        None => self.call_back(instance, at),
+                    }
                 }
             }
         }

@@ -14,7 +14,10 @@ pub(super) enum Adoption {
     /// Not every engine has been observed or is lost, or all of them are.
     Observing,
     /// What was found half made has been told to go.
-    Clearing,
+    Clearing {
+        /// No longer than until then: an engine may have hung meanwhile.
+        until: Millis,
+    },
     /// Everything that runs is known, as far as engines answer: planning goes on.
     Done,
 }
@@ -32,7 +35,12 @@ impl Controller {
         }
         let half_made = match self.adoption {
             Adoption::Observing => self.cluster.half_made(),
-            Adoption::Clearing | Adoption::Done => Vec::new(),
+            Adoption::Clearing { .. } | Adoption::Done => Vec::new(),
+        };
+        let until = match self.adoption {
+            Adoption::Clearing { until } => until,
+            // As long as fill waits after a start.
+            Adoption::Observing | Adoption::Done => now.plus(self.settings.start_hold_ms),
         };
         if !half_made.is_empty() {
             let sequence = lock(&self.shared.decisions).next_sequence();
@@ -45,9 +53,8 @@ impl Controller {
             }
             self.record(woken_by, 0, issued, &Plan::default(), &Preparing::default(), now);
         }
-        // As long as fill waits in any case, and no longer: an engine may have hung meanwhile.
-        let over = self.cluster.under_way() == 0 || now >= self.cluster.state().fill_hold_until();
-        self.adoption = if over { Adoption::Done } else { Adoption::Clearing };
+        let over = self.cluster.under_way() == 0 || now >= until;
+        self.adoption = if over { Adoption::Done } else { Adoption::Clearing { until } };
     }
 
     /// Why nothing can be planned yet.

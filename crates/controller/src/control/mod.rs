@@ -219,9 +219,9 @@ impl Controller {
         if self.adoption == Adoption::Done {
             let planned_at = Instant::now();
             plan = planner::plan(self.cluster.state(), now);
-            debug_assert_eq!(planner::invariants::plan(self.cluster.state(), &plan), Ok(()));
             let plan_micros = u64::try_from(planned_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             metrics::histogram!("force12_plan_seconds").record(planned_at.elapsed().as_secs_f64());
+            debug_assert_eq!(planner::invariants::plan(self.cluster.state(), &plan), Ok(()));
             success = planner::success(self.cluster.state(), &plan, now);
             if self.shutdown_at.is_none() {
                 self.decide(&plan, &preparing, woken_by, plan_micros, now);
@@ -233,8 +233,13 @@ impl Controller {
         self.publish(&plan, &success, &preparing, &merged, now);
 
         let settled = self.cluster.state().fill_hold_until();
+        let fill_hold = (now < settled).then_some(settled);
+        let clearing = match self.adoption {
+            Adoption::Clearing { until } => Some(until),
+            Adoption::Observing | Adoption::Done => None,
+        };
         let limit = self.cluster.next_limit();
-        let waits = [plan.next_wake_at, self.holds.next(now), (now < settled).then_some(settled), limit];
+        let waits = [plan.next_wake_at, self.holds.next(now), fill_hold, clearing, limit];
         let looked_at = Instant::now();
         let mut wake_at = looked_at + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {

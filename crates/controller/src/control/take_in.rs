@@ -7,6 +7,7 @@ use driver::{DriverError, Started};
 use planner::{Backoff, ContainerKey, Delta, InstanceId, Millis, Phase, ServiceId};
 
 use super::Controller;
+use super::adopt::Adoption;
 use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
 use crate::executor::{Done, Ended};
@@ -41,12 +42,15 @@ impl Controller {
                 let name = self.cluster.state().describe(key);
                 let unknown = matches!(error, DriverError::OutcomeUnknown { .. });
                 let refused = matches!(error, DriverError::Rejected { .. } | DriverError::Unsupported { .. });
-                let runs = kind == Kind::Remove
-                    && matches!(error, DriverError::Rejected { code: "conflict", .. })
-                    && self
-                        .cluster
-                        .container(key)
-                        .is_some_and(|known| known.container.phase == Phase::Created);
+                let container = self.cluster.container(key);
+                let asked = kind == Kind::Remove
+                    && container.is_some_and(|known| known.container.phase == Phase::Created);
+                let runs = asked && matches!(error, DriverError::Rejected { code: "conflict", .. });
+                let in_doubt = asked && self.adoption != Adoption::Done;
+                if in_doubt {
+                    // No answer: a predecessor may be starting it.
+                    self.cluster.starts_after_all(operation, now.plus(self.settings.settle_ms));
+                }
                 if runs {
                     // What was asked here is whether it is being started; this is an answer, not a failure.
                     tracing::debug!(container = name, "a predecessor is starting it");
@@ -59,7 +63,7 @@ impl Controller {
                         "an action has failed"
                     );
                 }
-                if unknown {
+                if unknown && !in_doubt {
                     self.cluster.unknown(operation, order, self.settings.settle_ms, now);
                 } else {
                     self.cluster.failed(operation);
