@@ -53,8 +53,8 @@ pub struct Limits {
     /// 30,000: a busy machine takes many times the usual 0.2 s for a start, and a call that is given up too
     /// early is one whose outcome is unknown. A call's wait for its turn is not part of it.
     pub change_ms: u64,
-    /// Milliseconds without any news after which a pull is given up. Default 60,000: more than an engine waits for a
-    /// registry that does not answer before it says so.
+    /// Milliseconds without any news after which a pull is given up. Default 120,000: more than an engine waits for a
+    /// registry that does not answer, or is silent over a large layer.
     pub pull_stall_ms: u64,
     /// Milliseconds that a start or thaw waits for its `after`. Default 60,000; it should exceed the longest grace
     /// of any container that room is taken from. Waiting costs nothing.
@@ -78,7 +78,7 @@ impl Default for Limits {
             connect_ms: 1_000,
             observe_ms: 2_500,
             change_ms: 30_000,
-            pull_stall_ms: 60_000,
+            pull_stall_ms: 120_000,
             after_ms: 60_000,
         }
     }

@@ -1,9 +1,10 @@
 //! Pulling an image: ahead of need, a few at once, for as long as it makes progress.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use driver::{DriverError, PullProgress};
@@ -14,7 +15,7 @@ use tracing::info;
 
 use crate::connection::Connection;
 use crate::error::{Errors, Refusal};
-use crate::registry::{self, Registries};
+use crate::registry::{self, Registries, RegistryError};
 
 /// Pulls at once on one engine; the rest wait their turn. Each loads several layers side by side, and what one pull
 /// leaves of the line and the disk, a second takes.
@@ -28,7 +29,7 @@ const CALL: &str = "prepare";
 pub(crate) struct Pulls {
     connection: Connection,
     errors: Errors,
-    registries: Registries,
+    registries: Arc<Registries>,
     stall: Duration,
     turns: Semaphore,
     /// Those under way, by image.
@@ -40,7 +41,7 @@ impl Pulls {
         Self {
             connection,
             errors,
-            registries,
+            registries: Arc::new(registries),
             stall: Duration::from_millis(stall_ms),
             turns: Semaphore::new(PULLS_AT_ONCE),
             progress: Mutex::default(),
@@ -56,7 +57,7 @@ impl Pulls {
     pub(crate) async fn pull(&self, image: &str) -> Result<(), DriverError> {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let server = registry::server_of(image);
-        let credentials = self.registries.credentials(&server).map_err(|error| {
+        let credentials = self.credentials(&server).await.map_err(|error| {
             self.errors.rejected(CALL, "registry_denied", format!("no login for registry {server}: {error}"))
         })?;
         let logs_in = credentials.is_some();
@@ -65,7 +66,7 @@ impl Pulls {
         let under_way = UnderWay::new(&self.progress, image);
         let mut news = self.connection.docker().create_image(Some(options), None, credentials).boxed();
         let mut layers = HashMap::new();
-        info!(engine = self.errors.engine, image, "pulling an image");
+        let mut comes = false;
         loop {
             match timeout(self.stall, news.next()).await {
                 Err(_) => {
@@ -78,7 +79,14 @@ impl Pulls {
                     info!(engine = self.errors.engine, image, "an image has been pulled");
                     return Ok(());
                 }
-                Ok(Some(Ok(news))) => under_way.set(count(&mut layers, news)),
+                Ok(Some(Ok(news))) => {
+                    let progress = count(&mut layers, news);
+                    // Not before: that it is asked for again and again is no news.
+                    if progress.done_bytes > 0 && !std::mem::replace(&mut comes, true) {
+                        info!(engine = self.errors.engine, image, "an image is being pulled");
+                    }
+                    under_way.set(progress);
+                }
                 Ok(Some(Err(bollard::errors::Error::DockerStreamError { error }))) => {
                     return Err(self.failed(image, &server, logs_in, &error));
                 }
@@ -88,6 +96,13 @@ impl Pulls {
                 }
             }
         }
+    }
+
+    /// Reads files, which may be on a slow mount: not on the threads that everything else needs.
+    async fn credentials(&self, server: &str) -> Result<Option<DockerCredentials>, RegistryError> {
+        let (registries, server) = (Arc::clone(&self.registries), server.to_owned());
+        let reading = tokio::task::spawn_blocking(move || registries.credentials(&server));
+        reading.await.expect("reading does not panic, and is not cancelled")
     }
 
     fn failed(&self, image: &str, server: &str, logs_in: bool, words: &str) -> DriverError {
