@@ -157,10 +157,7 @@ impl Clients {
     }
 }
 
-fn build(
-    ca_file: Option<&Path>,
-    setup: fn(ClientBuilder) -> ClientBuilder,
-) -> Result<Client, ClientError> {
+fn build(ca_file: Option<&Path>, setup: fn(ClientBuilder) -> ClientBuilder) -> Result<Client, ClientError> {
     Ok(setup(Client::builder().tls_backend_preconfigured(tls(ca_file)?)).build()?)
 }
 
