@@ -3,8 +3,8 @@
 use api_types::Timestamp;
 use api_types::decision as wire;
 use api_types::snapshot::{
-    ContainerSnapshot, Fault, Freshness, InstanceSnapshot, InstanceState, Latency, Phase, Resources, ServiceKind,
-    ServiceSnapshot, Snapshot,
+    ContainerSnapshot, Fault, Freshness, InstanceSnapshot, InstanceState, Latency, Phase, Resources,
+    ServiceKind, ServiceSnapshot, Snapshot,
 };
 use controller::{
     ActionOutcome, ActionView, ContainerView, Decision, InputView, InstanceView, LatencyView, NotDoneView,

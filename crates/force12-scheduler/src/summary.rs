@@ -98,7 +98,9 @@ fn clause(service: &ServiceView, view: &View) -> (bool, String) {
     } else if limited_by("rollout_failing") {
         let reason = service.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let outdated = service.outdated;
-        format!("{name} has what it wants{stale}, {outdated} of it outdated: newer ones fail to start{reason}")
+        format!(
+            "{name} has what it wants{stale}, {outdated} of it outdated: newer ones fail to start{reason}"
+        )
     } else if target == 0 {
         return (false, format!("{name} wants nothing{stale}"));
     } else {

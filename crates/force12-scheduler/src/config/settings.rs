@@ -598,7 +598,8 @@ fn request(table: &ServiceTable, place: &Place, instances: &[Instance], problems
     if request.slots == 0 {
         problems.error(
             &place.key("slots"),
-            "is 0; give 1 or more: each container takes a slot, so that slots bound how many there are".to_owned(),
+            "is 0; give 1 or more: each container takes a slot, so that slots bound how many there are"
+                .to_owned(),
         );
         return;
     }
