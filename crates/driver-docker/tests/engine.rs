@@ -11,7 +11,8 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder,
 };
 use driver::{
-    ContainerId, ContainerSpec, Driver, DriverError, Event, Healthcheck, LogOptions, Outcome, StopOptions,
+    ContainerId, ContainerSpec, Driver, DriverError, Event, Health, Healthcheck, LogOptions, Outcome,
+    StopOptions,
 };
 use driver_docker::{DockerDriver, Limits};
 use futures_util::StreamExt;
@@ -298,4 +299,61 @@ async fn waiting_for_room_keeps_nobody_else_waiting() {
         .map(|running| &running.id)
         .collect();
     assert_eq!(running, ids.iter().collect());
+}
+
+/// What the engine's healthcheck says comes with the list, changes wake whoever observes, and one that was suspended is
+/// unhealthy until it has been checked again.
+#[tokio::test]
+async fn health_is_observed_as_the_engine_says_it() {
+    let cluster = Cluster::new();
+    let driver = cluster.driver();
+    let checked = |options: &[(&str, &str)]| ContainerSpec {
+        healthcheck: Some(Healthcheck {
+            command: vec!["/workload".to_owned(), "healthcheck".to_owned()],
+            interval_ms: 250,
+            timeout_ms: 5_000,
+            retries: 8,
+        }),
+        network: Some("none".to_owned()),
+        ..workload(options)
+    };
+    let times = [("WORKLOAD_READY_AFTER_MS", "600"), ("WORKLOAD_UNREADY_AFTER_MS", "4000")];
+    let mut events = driver.events();
+    let id = driver.start(&start_of(0, checked(&times)), None).await.expect("it starts").id;
+    let unchecked = running(&driver, 1).await;
+    let mut seen: Vec<Option<Health>> = Vec::new();
+    let course = timeout(PATIENCE, async {
+        let all = [Some(Health::Starting), Some(Health::Healthy), Some(Health::Unhealthy)];
+        while !seen.ends_with(&all) {
+            // Only events lead to a look: each change has one.
+            events.next().await.expect("events never end");
+            let observed = observe(&driver).await.containers;
+            assert!(observed.iter().filter(|it| it.id == unchecked).all(|it| it.health.is_none()));
+            let health = observed.iter().find(|it| it.id == id).and_then(|it| it.health);
+            if seen.last() != Some(&health) {
+                seen.push(health);
+            }
+        }
+    });
+    let on_time = course.await;
+    assert!(on_time.is_ok(), "it was seen as {seen:?}");
+
+    let times = [("WORKLOAD_READY_AFTER_MS", "0")];
+    let id = driver.start(&start_of(2, checked(&times)), None).await.expect("it starts").id;
+    let health_of = async |wanted: Health| {
+        let waited = timeout(PATIENCE, async {
+            while observe(&driver).await.containers.iter().find(|it| it.id == id).and_then(|it| it.health)
+                != Some(wanted)
+            {
+                tokio::task::yield_now().await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("{wanted:?} was not seen"));
+    };
+    health_of(Health::Healthy).await;
+    driver.freeze(&id).await.expect("it is suspended");
+    let frozen = observe(&driver).await.containers.into_iter().find(|it| it.id == id).expect("it is there");
+    assert_eq!((frozen.phase, frozen.health), (Phase::Frozen, None));
+    driver.thaw(&id, None).await.expect("it is resumed");
+    health_of(Health::Healthy).await;
 }

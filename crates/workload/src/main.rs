@@ -63,6 +63,14 @@ fn run(options: Options) -> ExitCode {
             process::exit(options.exit_code.into());
         });
     }
+    if let Some(delay) = options.unready_after {
+        let ready_file = options.ready_file.clone();
+        thread::spawn(move || {
+            thread::sleep(delay);
+            let _ = fs::remove_file(&ready_file);
+        });
+    }
+    let _memory = take_memory(options.allocate_mib);
     if let Some(delay) = options.ready_after {
         // One left by an earlier run would say what is not so yet.
         let _ = fs::remove_file(&options.ready_file);
@@ -89,6 +97,11 @@ fn run(options: Options) -> ExitCode {
         break;
     }
     ExitCode::SUCCESS
+}
+
+/// Takes memory so that the kernel counts it: each page has been written to.
+fn take_memory(mib: u64) -> Vec<Vec<u8>> {
+    (0..mib).map(|_| vec![1; 1 << 20]).collect()
 }
 
 /// Ends only when nobody listens any more.

@@ -11,6 +11,9 @@ pub(crate) const READY_FILE: &str = "/dev/shm/workload-ready";
 /// A day: longer values are taken for a mistake in the unit.
 const LONGEST_MS: u64 = 86_400_000;
 
+/// A tebibyte: more is taken for a mistake in the unit.
+const LARGEST_MIB: u64 = 1 << 20;
+
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
 A small program for containers: it idles until it is told to end (SIGTERM or SIGINT: code 0), or does as it is told.
@@ -23,6 +26,8 @@ Each option can be given as an environment variable, too; the flag comes first.
   --burn-percent N     WORKLOAD_BURN_PERCENT     burn N % of one CPU, 0 to 100
   --count-every-ms N   WORKLOAD_COUNT_EVERY_MS   print 1, 2, 3, ... to the standard output, one line every N ms
   --ready-after-ms N   WORKLOAD_READY_AFTER_MS   be ready N ms after the start: write the ready file
+  --unready-after-ms N WORKLOAD_UNREADY_AFTER_MS be ready no longer N ms after the start: remove the ready file
+  --allocate-mib N     WORKLOAD_ALLOCATE_MIB     take N MiB of memory, and keep it
   --ready-file PATH    WORKLOAD_READY_FILE       the file that says so (default: /dev/shm/workload-ready)
   --fail-at-start N    WORKLOAD_FAIL_AT_START    end at once with code N, 1 to 255
   --exit-after-ms N    WORKLOAD_EXIT_AFTER_MS    end N ms after the start
@@ -58,8 +63,12 @@ pub(crate) struct Options {
     pub(crate) count_every: Option<Duration>,
     /// From the start to the ready file; no file if `None`.
     pub(crate) ready_after: Option<Duration>,
+    /// From the start to the removal of the ready file; it stays if `None`.
+    pub(crate) unready_after: Option<Duration>,
     /// The ready file.
     pub(crate) ready_file: PathBuf,
+    /// Mebibytes of memory to take.
+    pub(crate) allocate_mib: u64,
     /// End at once with this code.
     pub(crate) fail_at_start: Option<u8>,
     /// End this long after the start.
@@ -134,10 +143,12 @@ pub(crate) fn parse(
 
 const IGNORE_SIGTERM: &str = "--ignore-sigterm";
 
-const VALUE_FLAGS: [&str; 8] = [
+const VALUE_FLAGS: [&str; 10] = [
     "--burn-percent",
     "--count-every-ms",
     "--ready-after-ms",
+    "--unready-after-ms",
+    "--allocate-mib",
     "--ready-file",
     "--fail-at-start",
     "--exit-after-ms",
@@ -163,6 +174,8 @@ impl Options {
             "--burn-percent" => self.burn_percent = byte(0, 100)?,
             "--count-every-ms" => self.count_every = Some(Duration::from_millis(number(1, LONGEST_MS)?)),
             "--ready-after-ms" => self.ready_after = Some(Duration::from_millis(number(0, LONGEST_MS)?)),
+            "--unready-after-ms" => self.unready_after = Some(Duration::from_millis(number(0, LONGEST_MS)?)),
+            "--allocate-mib" => self.allocate_mib = number(0, LARGEST_MIB)?,
             "--ready-file" => self.ready_file = value.into(),
             "--fail-at-start" => self.fail_at_start = Some(byte(1, u8::MAX)?),
             "--exit-after-ms" => self.exit_after = Some(Duration::from_millis(number(0, LONGEST_MS)?)),

@@ -127,6 +127,29 @@ fn is_ready_when_it_says_so() {
 }
 
 #[test]
+fn is_ready_no_longer_when_its_time_is_over() {
+    let file = ready_file("unready");
+    let path = file.to_str().expect("a plain path");
+    let options = ["--ready-after-ms", "0", "--unready-after-ms", "200", "--ready-file", path];
+    let _running = Running::start_counting(&options);
+    let start = Instant::now();
+    for code in [0, 1] {
+        while output_of(&["healthcheck", "--ready-file", path]).status.code() != Some(code) {
+            assert!(start.elapsed() < BOUND, "the healthcheck did not come to code {code}");
+        }
+    }
+}
+
+#[test]
+fn takes_the_memory_that_it_is_told_to() {
+    let running = Running::start_counting(&["--allocate-mib", "64"]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.id())).expect("it runs");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
+    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+    assert!(kib >= 64 * 1024, "{kib} KiB are resident");
+}
+
+#[test]
 fn fails_when_it_cannot_become_ready() {
     let mut running = Running::start(&["--ready-after-ms", "0", "--ready-file", "/nowhere/ready"]);
     assert_eq!(running.wait(), Some(1));

@@ -7,8 +7,10 @@ mod demand_sources;
 mod edges;
 mod ends;
 mod extremes;
+mod failing;
 mod kills;
 mod observing;
+mod rollout;
 mod telemetry;
 mod two_schedulers;
 
