@@ -53,9 +53,8 @@ fn main() -> ExitCode {
         SchedulerCommand::Common(Command::Healthcheck(asked)) => match (asked.url, asked.config) {
             (Some(url), _) => healthcheck::run_url(&url),
             (None, None) => healthcheck::run(config::LISTEN_DEFAULT),
-            (None, Some(path)) => {
-                config::listen(&path).map_or_else(|error| cli::refuse(&error), healthcheck::run)
-            }
+            (None, Some(path)) => service_kit::config::listen(&path, config::LISTEN_DEFAULT)
+                .map_or_else(|error| cli::refuse(&error), healthcheck::run),
         },
         SchedulerCommand::Common(Command::Openapi) => cli::print(&generated::pretty(&http::openapi())),
         SchedulerCommand::Common(Command::Schema) => cli::print(&generated::pretty(&config::schema())),

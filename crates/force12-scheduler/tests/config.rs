@@ -158,3 +158,48 @@ fn the_environment_is_passed_on_by_name_only() {
     let environment = &settings.controller.services[1].spec.environment;
     assert_eq!(environment.iter().collect::<Vec<_>>(), [(&"PRESENT".to_owned(), &"secret value".to_owned())]);
 }
+
+/// The example with one line changed, in every way at every line.
+fn damaged() -> impl Iterator<Item = String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("example.toml")).unwrap();
+    let lines: Vec<String> =
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect();
+    let damages: [fn(&str) -> String; 7] = [
+        |_| String::new(),
+        |line| format!("{line}\n{line}"),
+        |line| line.chars().take(line.chars().count() / 2).collect(),
+        |line| line.replacen('=', "= [", 1),
+        |line| line.split_once('=').map_or_else(String::new, |(key, _)| format!("{key}= -1")),
+        |line| line.split_once('=').map_or_else(String::new, |(key, _)| format!("{key}= {{ name = 1.5 }}")),
+        |line| format!("x{line}"),
+    ];
+    (0..lines.len()).flat_map(move |at| {
+        let lines = lines.clone();
+        damages.map(|damage| {
+            let mut lines = lines.clone();
+            lines[at] = damage(&lines[at]);
+            lines.join("\n")
+        })
+    })
+}
+
+#[test]
+fn whatever_is_damaged_is_told_in_lines_of_which_none_comes_twice() {
+    let (mut good, mut bad) = (0, 0);
+    for text in damaged() {
+        match config::parse("demo.toml", &text, &|_| Some("present".to_owned())) {
+            Ok(_) => good += 1,
+            Err(error) => {
+                bad += 1;
+                let words = error.to_string();
+                let mut lines: Vec<&str> = words.lines().collect();
+                assert!(lines.iter().all(|line| line.starts_with("config demo.toml:")), "{words}\n\n{text}");
+                let told = lines.len();
+                lines.sort_unstable();
+                lines.dedup();
+                assert!(told > 0 && told == lines.len(), "{words}\n\n{text}");
+            }
+        }
+    }
+    assert!(good > 20 && bad > 300, "{good} good, {bad} bad");
+}

@@ -390,7 +390,7 @@ impl Default for RequestTable {
 /// Where the API listens by default. Loopback: whoever wants more says so.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8082);
 
-pub(super) const fn default_listen() -> SocketAddr {
+const fn default_listen() -> SocketAddr {
     LISTEN_DEFAULT
 }
 

@@ -3,10 +3,8 @@
 mod file;
 mod settings;
 
-use std::net::SocketAddr;
 use std::path::Path;
 
-use serde::Deserialize;
 use service_kit::config::{ConfigError, Mistake, Place, Problems};
 
 pub use file::{ConfigFile, LISTEN_DEFAULT};
@@ -35,18 +33,6 @@ pub fn parse(file: &str, text: &str, environment: Environment<'_>) -> Result<Loa
     let mut problems = Problems::new(file, text);
     let settings = settings::settings(written, environment, &mut problems);
     Ok(Loaded { settings, warnings: problems.finish()? })
-}
-
-/// The address that the file at `path` has the API listen on, whatever else is in the file.
-///
-/// For the healthcheck of a service that runs: a mistake made in the file since is not its death.
-pub fn listen(path: &Path) -> Result<SocketAddr, ConfigError> {
-    #[derive(Deserialize)]
-    struct Listen {
-        #[serde(default = "file::default_listen")]
-        listen: SocketAddr,
-    }
-    Ok(service_kit::config::load::<Listen>(path)?.listen)
 }
 
 /// The JSON schema of the file.
