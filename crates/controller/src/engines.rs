@@ -114,6 +114,13 @@ impl Standings {
         (state, capacity)
     }
 
+    /// Whether an instance is drained and lost: it can't be emptied, and whoever drains it does not want it back.
+    pub(crate) fn is_given_up(&self, configured: &planner::Instance) -> bool {
+        let wanted = self.operator.get(&configured.name).copied().unwrap_or(configured.state);
+        let is_lost = self.get(&configured.name).is_some_and(|it| it.state == InstanceState::Lost);
+        wanted == InstanceState::Draining && is_lost
+    }
+
     /// Forgets instances that are not configured any more.
     pub(crate) fn retain(&mut self, configured: impl Fn(&str) -> bool) {
         self.standings.retain(|name, _| configured(name));

@@ -50,7 +50,7 @@ pub enum UpdateError {
     Invalid(#[from] SettingsError),
     /// An instance would go that still holds containers.
     #[error(
-        "instance {instance:?} still holds {}; drain it first, and remove it when it is empty",
+        "instance {instance:?} still holds {}; drain it first, and remove it when it is empty, or lost for good",
         containers.join(", ")
     )]
     InstanceHoldsContainers {

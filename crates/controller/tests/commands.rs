@@ -127,6 +127,34 @@ async fn settings_change_live() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_is_gone_for_good_can_be_given_up() {
+    let mut scene = Scene::spread(11);
+    let running = scene.start();
+    running.until_success(2_000, 4, 5).await;
+    scene.engines[1].set_outage(Some(Outage::Silent));
+    let lost = |view: &View| view.instances[1].state == InstanceState::Lost;
+    running.until(4_000, "it is lost", lost).await;
+
+    // It may come back, unless somebody says that nobody wants it to.
+    let mut fewer = scene.settings.clone();
+    fewer.instances.retain(|instance| instance.name != "instance-2");
+    let mut wiring = scene.wiring();
+    wiring.drivers.remove(1);
+    let refused = running.handle.update(fewer.clone(), wiring.clone()).await;
+    assert!(matches!(refused, Err(UpdateError::InstanceHoldsContainers { .. })), "{refused:?}");
+    running.handle.drain("instance-2").await.expect("it is configured");
+    running.handle.update(fewer, wiring).await.expect("it is given up");
+    let view = running.until_success(2_000, 4, 2).await;
+    assert_eq!((view.instances.len(), view.capacity.slots), (2, 6));
+    // Whatever ends late over there is nobody's business any more.
+    scene.engines[1].set_outage(None);
+    pass_ms(60_000).await;
+    let view = running.handle.view();
+    assert!(view.success && view.used.slots == 6, "{view:#?}");
+    assert_eq!(scene.engines[1].containers().len(), 3, "nobody touches what runs there");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_moves_to_another_engine_only_when_it_is_empty() {
     let mut scene = Scene::spread(9);
     let running = scene.start();

@@ -69,7 +69,8 @@ impl Controller {
         }
         for instance in &self.settings.instances {
             let stays = settings.instances.iter().any(|other| other.name == instance.name);
-            let containers = if stays { Vec::new() } else { self.cluster.names_on(&instance.name) };
+            let may_go = stays || self.standings.is_given_up(instance);
+            let containers = if may_go { Vec::new() } else { self.cluster.names_on(&instance.name) };
             if !containers.is_empty() {
                 let instance = instance.name.clone();
                 return Err(UpdateError::InstanceHoldsContainers { instance, containers });
