@@ -309,6 +309,27 @@ async fn a_collector_that_takes_nothing_costs_a_warning() {
 }
 
 #[tokio::test]
+async fn a_collector_that_hangs_holds_up_neither_the_work_nor_the_end() {
+    let collector = Collector::start(Manners::Hangs).await.unwrap();
+    let mut environment = environment(collector.endpoint());
+    // A queue that is full at once, and stays so.
+    environment.push(("OTEL_BSP_MAX_QUEUE_SIZE", "1".to_owned()));
+    let options = Options { interval_ms: 3_600_000, environment, ..Options::default() };
+    let mut stack = Stack::start(options).await.unwrap();
+    for containers in [1, 8, 2, 5] {
+        stack.hold(containers).await.unwrap();
+        stack.runs(containers.into(), BOUND).await.unwrap();
+    }
+    stack.snapshot_until("success", BOUND, |snapshot| snapshot.success == Some(true)).await.unwrap();
+    stack.checked_timeline().await.unwrap();
+    for service in [&mut stack.status_api, &mut stack.scheduler, &mut stack.demand_rng] {
+        let (status, took) = service.terminate(END_BOUND).await.unwrap();
+        println!("{} ended after {} ms", service.url(""), took.as_millis());
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn a_variable_that_cannot_be_followed_is_refused_with_one_line() {
     for (name, value, says) in [
         (
