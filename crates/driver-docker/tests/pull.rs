@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use driver::{ContainerSpec, Driver as _, PullPolicy};
 use driver_docker::{DockerConfig, DockerDriver, Limits, Password, Registries, RegistryLogin, Secret};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
 use support::{Cluster, PASSWORD, Registry, USERNAME, engine, forget, start_of, workload};
 
 fn spec(image: &str, pull: PullPolicy) -> ContainerSpec {
@@ -141,7 +144,7 @@ async fn what_is_wrong_with_a_pull_is_told_apart_and_over_once_it_is_mended() {
 async fn a_pull_that_makes_no_progress_is_given_up_and_few_go_on_at_once() {
     let cluster = Cluster::new();
     // It takes every connection, and says nothing.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = silent.local_addr().unwrap();
     let mut config = cluster.config();
     config.limits = Limits { pull_stall_ms: 1_000, ..Limits::default() };
@@ -165,4 +168,65 @@ async fn a_pull_that_makes_no_progress_is_given_up_and_few_go_on_at_once() {
         assert_eq!(error.code(), "pull_stalled", "{error}");
     }
     assert_eq!((most, under_way()), (2, 0));
+}
+
+/// Bytes that do not get fewer when they are packed, other ones each time.
+fn noise(count: usize) -> Vec<u8> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let mut state = u64::try_from(now.as_nanos()).unwrap() | 1;
+    let mut next = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// A way to the registry on which bytes come a few at a time.
+async fn slow_way_to(server: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&server).await.expect("the registry listens");
+            tokio::spawn(async move {
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut some = vec![0; 16 * 1024];
+                while let Ok(count @ 1..) = from_server.read(&mut some).await {
+                    if to_client.write_all(&some[..count]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_pull_says_how_far_it_is() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let name = format!("{}/{}", registry.server, cluster.name);
+    cluster.build_of(&format!("{name}:1"), &noise(4 * 1024 * 1024)).await;
+    registry.take(&name, "1").await;
+    let server = slow_way_to(registry.server.clone()).await;
+    let image = format!("{server}/{}:1", cluster.name);
+    let driver = driver(&cluster, login(&server, given(PASSWORD)));
+    let spec = spec(&image, PullPolicy::Missing);
+    let mut told = Vec::new();
+    let mut prepared = std::pin::pin!(driver.prepare(&spec));
+    loop {
+        tokio::select! {
+            prepared = &mut prepared => break prepared.expect("it is pulled"),
+            () = tokio::time::sleep(Duration::from_millis(10)) => told.extend(driver.pull_progress(&image)),
+        }
+    }
+    assert!(told.iter().any(|it| (1..it.total_bytes).contains(&it.done_bytes)), "{told:?}");
+    assert!(told.is_sorted_by_key(|it| it.done_bytes), "{told:?}");
+    forget(&image).await;
 }

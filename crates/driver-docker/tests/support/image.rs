@@ -47,9 +47,22 @@ pub(crate) async fn build_image(name: &str, labels: &[(String, String)], has_com
     for (key, value) in labels {
         writeln!(dockerfile, "LABEL {key}=\"{value}\"").expect("a string takes it");
     }
+    build_from(name, &dockerfile, "workload", workload_binary()).await;
+}
+
+/// Builds an image with a layer of this content, which no engine has yet if nobody has the content; it runs nothing.
+pub(crate) async fn build_image_of(name: &str, labels: &[(String, String)], content: &[u8]) {
+    let mut dockerfile = "FROM scratch\nCOPY content /content\nCMD [\"/content\"]\n".to_owned();
+    for (key, value) in labels {
+        writeln!(dockerfile, "LABEL {key}=\"{value}\"").expect("a string takes it");
+    }
+    build_from(name, &dockerfile, "content", content).await;
+}
+
+async fn build_from(name: &str, dockerfile: &str, file: &str, content: &[u8]) {
     let mut archive = Vec::new();
     append(&mut archive, "Dockerfile", 0o644, dockerfile.as_bytes());
-    append(&mut archive, "workload", 0o755, workload_binary());
+    append(&mut archive, file, 0o755, content);
     archive.extend([0; 2 * BLOCK_BYTES]);
     let options = BuildImageOptionsBuilder::new().t(name).rm(true).forcerm(true).build();
     let engine = engine();

@@ -26,7 +26,7 @@ use planner::Resources;
 
 pub(crate) use certificates::{Authority, Pair, Validity};
 pub(crate) use fixture::DockerFixture;
-pub(crate) use image::{build_image, workload_image};
+pub(crate) use image::{build_image, build_image_of, workload_image};
 pub(crate) use proxy::{Mode, Proxy};
 pub(crate) use registry::{PASSWORD, Registry, USERNAME, forget};
 pub(crate) use tls_engine::TlsEngine;
@@ -103,6 +103,11 @@ impl Cluster {
     pub(crate) async fn build(&self, name: &str, labels: &[(String, String)], has_command: bool) {
         let mark = (IMAGE_LABEL.to_owned(), self.name.clone());
         build_image(name, &[labels, &[mark]].concat(), has_command).await;
+    }
+
+    /// An image of this content, which is removed with the cluster.
+    pub(crate) async fn build_of(&self, name: &str, content: &[u8]) {
+        build_image_of(name, &[(IMAGE_LABEL.to_owned(), self.name.clone())], content).await;
     }
 
     /// A container that is not ours, running, by that name.

@@ -64,16 +64,21 @@ impl Registry {
         let name = format!("{}/{}", self.server, cluster.name);
         let image = format!("{name}:{tag}");
         cluster.build(&image, &[("force12-test.version".to_owned(), label.to_owned())], true).await;
+        self.take(&name, tag).await;
+        image
+    }
+
+    /// Takes an image that the engine has, and has it from then on in place of the engine.
+    pub(crate) async fn take(&mut self, name: &str, tag: &str) {
         // Without its password, for as long as this takes.
         self.down();
         self.serve(false);
         let options = PushImageOptions { tag: Some(tag.to_owned()), ..PushImageOptions::default() };
-        let pushed: Result<Vec<_>, _> = engine().push_image(&name, Some(options), None).try_collect().await;
+        let pushed: Result<Vec<_>, _> = engine().push_image(name, Some(options), None).try_collect().await;
         pushed.expect("the registry takes it");
-        forget(&image).await;
+        forget(&format!("{name}:{tag}")).await;
         self.down();
         self.up();
-        image
     }
 
     fn serve(&mut self, with_password: bool) {
