@@ -44,6 +44,8 @@ struct Scenario {
     target: usize,
     /// Whether containers outlive their engine.
     live_restore: bool,
+    /// Whether the scheduler is killed and started again meanwhile.
+    restart: bool,
     ways: [Way; 3],
 }
 
@@ -52,31 +54,48 @@ const NETWORKS: [Way; 3] = [Way::Socket, Way::Tls, Way::Tcp];
 
 #[tokio::test]
 async fn an_engine_that_hangs_is_done_without_and_adopted_again() {
-    ride_out(Scenario { fault: Fault::Hang, target: 0, live_restore: false, ways: SOCKETS }).await;
+    ride_out(Scenario { fault: Fault::Hang, target: 0, live_restore: false, restart: false, ways: SOCKETS })
+        .await;
 }
 
 #[tokio::test]
 async fn an_engine_whose_network_swallows_everything_is_done_without_and_adopted_again() {
-    ride_out(Scenario { fault: Fault::Cut, target: 1, live_restore: false, ways: NETWORKS }).await;
+    ride_out(Scenario { fault: Fault::Cut, target: 1, live_restore: false, restart: false, ways: NETWORKS })
+        .await;
 }
 
 #[tokio::test]
 async fn an_engine_whose_link_is_down_is_done_without_and_adopted_again() {
-    ride_out(Scenario { fault: Fault::LinkDown, target: 2, live_restore: false, ways: NETWORKS }).await;
+    ride_out(Scenario {
+        fault: Fault::LinkDown,
+        target: 2,
+        live_restore: false,
+        restart: false,
+        ways: NETWORKS,
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_killed_engine_is_done_without_and_what_outlived_it_is_adopted_again() {
-    ride_out(Scenario { fault: Fault::Kill, target: 2, live_restore: true, ways: SOCKETS }).await;
+    ride_out(Scenario { fault: Fault::Kill, target: 2, live_restore: true, restart: false, ways: SOCKETS })
+        .await;
 }
 
 #[tokio::test]
 async fn a_killed_engine_that_ends_its_containers_is_done_without_and_filled_again() {
-    ride_out(Scenario { fault: Fault::Kill, target: 0, live_restore: false, ways: SOCKETS }).await;
+    ride_out(Scenario { fault: Fault::Kill, target: 0, live_restore: false, restart: false, ways: SOCKETS })
+        .await;
+}
+
+#[tokio::test]
+async fn a_scheduler_that_starts_while_an_engine_hangs_adopts_what_runs_there_later() {
+    ride_out(Scenario { fault: Fault::Hang, target: 1, live_restore: false, restart: true, ways: NETWORKS })
+        .await;
 }
 
 async fn ride_out(scenario: Scenario) {
-    let Scenario { fault, target, live_restore, ways } = scenario;
+    let Scenario { fault, target, live_restore, restart, ways } = scenario;
     let outage = Duration::from_secs(acceptance::from_environment("FORCE12_ACCEPTANCE_OUTAGE_S", 30));
     let seed = acceptance::from_environment("FORCE12_ACCEPTANCE_SEED", 1);
     println!("FORCE12_ACCEPTANCE_SEED={seed}");
@@ -101,6 +120,13 @@ async fn ride_out(scenario: Scenario) {
     }
     let whole = walk.settled(&pool, &others).await;
     let missing = pool.snapshot().await.unwrap();
+    let mut decisions = Vec::new();
+    if restart {
+        decisions = pool.decisions().await.unwrap().decisions;
+        pool.scheduler.kill().await.unwrap();
+        pool.scheduler.start().await.unwrap();
+        pool.scheduler.ready().await.unwrap();
+    }
     let mut during = Vec::new();
     let until = lost + Nanos::try_from(outage.as_nanos()).unwrap();
     while now_ns() < until || during.len() < RISES_LEAST {
@@ -112,7 +138,7 @@ async fn ride_out(scenario: Scenario) {
     walk.settled(&pool, &ALL).await;
     let settled = settled(&pool).await;
     let adoption = pool.timeline().unwrap();
-    let decisions = pool.decisions().await.unwrap().decisions;
+    decisions.extend(pool.decisions().await.unwrap().decisions);
     let after = walk.rises(&pool, &ALL, RISES).await;
     walk.settled(&pool, &ALL).await;
     self::settled(&pool).await;
@@ -138,9 +164,10 @@ async fn ride_out(scenario: Scenario) {
         .collect();
     let (before_ms, during_ms, after_ms) = (median(&before), median(&during), median(&after));
     println!(
-        "{fault:?}: {IMPORTANT} whole elsewhere after {} ms; median reaction of the others {before_ms} ms before, \
+        "{fault:?}{}: {IMPORTANT} whole elsewhere after {} ms; median reaction of the others {before_ms} ms before, \
          {during_ms} ms meanwhile ({} rises), {after_ms} ms after: ratio {:.2}; their starts before anybody knew: \
          {unaware:?} ms; {} ms from its return to success",
+        if restart { ", and the scheduler started anew" } else { "" },
         (whole - lost) / MS,
         during.len(),
         ratio(during_ms, before_ms),
