@@ -43,8 +43,8 @@ async fn abuse(service: &Service, streamed: &str) -> Vec<TcpStream> {
     // A stream, or a long poll, that is never read.
     let held =
         format!("GET {streamed} HTTP/1.1\r\nhost: {address}\r\nif-none-match: *\r\nprefer: wait=60\r\n\r\n");
-    // One request after the other, and no answer taken.
-    let ahead = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    // One request after the other, small as the answer is, and no answer taken.
+    let ahead = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\n\r\n");
     let ahead = ahead.repeat(WRITTEN_AHEAD_BYTES / ahead.len());
     let mut peers = Vec::new();
     for _ in 0..PEERS {

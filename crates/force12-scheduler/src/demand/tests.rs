@@ -199,7 +199,9 @@ async fn whoever_is_not_there_is_named() {
 async fn a_name_that_leads_nowhere_is_named() {
     let url = "http://demand.invalid:8081/v1/demand";
     let words = transport(url).fetch(FetchRequest::default()).await.unwrap_err();
-    assert!(words.0.starts_with(&format!("{url}: cannot connect: ")), "{words}");
+    // Which of the two depends on how long this machine's resolver takes to know.
+    let said = words.0.strip_prefix(&format!("{url}: ")).unwrap_or_default();
+    assert!(said.starts_with("cannot connect: ") || said.starts_with("no connection within "), "{words}");
 }
 
 #[tokio::test]
