@@ -104,6 +104,7 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
     let (scheduler_urls, ca_file) = (settings.scheduler_urls.clone(), settings.ca_file.clone());
     let mut reload = Reload { settings, history: Arc::clone(&ring), follow: limits };
     tokio::spawn(async move { watched.follow(&mut reload).await });
+    tokio::spawn(operator.clone().follow_token());
 
     tokio::spawn(history::sample(Arc::clone(&ring), hub.newest(), clock, shutdown.clone()));
     // Each by itself, so that one that hangs does not keep another from being heard.
