@@ -24,17 +24,28 @@ pub const SOURCE: &str = "board";
 
 type Values = BTreeMap<String, Result<Option<u32>, String>>;
 
+/// Beyond the wait that it asks for, a transport waits no longer than this for a source that hangs.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a source says, and the tag of that: which life of the source it is from, and which document of that life.
+type Document = (u64, u64, Values);
+
 /// A demand source whose document tests write on; it holds its answers as long as it is asked to.
 #[derive(Clone)]
 pub struct Board {
-    document: Arc<watch::Sender<(u64, Values)>>,
+    document: Arc<watch::Sender<Document>>,
     down: Arc<watch::Sender<Option<String>>>,
+    hangs: Arc<watch::Sender<bool>>,
 }
 
 impl Board {
     pub fn new(values: &[(&str, u32)]) -> Self {
         let values = values.iter().map(|&(key, value)| (key.to_owned(), Ok(Some(value)))).collect();
-        Self { document: Arc::new(watch::Sender::new((1, values))), down: Arc::new(watch::Sender::new(None)) }
+        Self {
+            document: Arc::new(watch::Sender::new((1, 1, values))),
+            down: Arc::new(watch::Sender::new(None)),
+            hangs: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     pub fn set(&self, key: &str, value: u32) {
@@ -42,10 +53,20 @@ impl Board {
     }
 
     pub fn write(&self, key: &str, value: Result<Option<u32>, String>) {
-        self.document.send_modify(|(sequence, values)| {
+        self.document.send_modify(|(_, sequence, values)| {
             *sequence += 1;
             values.insert(key.to_owned(), value);
         });
+    }
+
+    /// It begins a new life with the same values, and repeats its sequence numbers.
+    pub fn restart(&self) {
+        self.document.send_modify(|(life, sequence, _)| (*life, *sequence) = (*life + 1, 1));
+    }
+
+    /// From now on it takes questions and gives no answer, or (with `false`) answers again.
+    pub fn set_hangs(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
     }
 
     /// From now on it cannot be reached, or (with `None`) can again.
@@ -54,7 +75,11 @@ impl Board {
     }
 
     pub fn source(&self) -> DemandSource {
-        let settings = SourceSettings { name: SOURCE.to_owned(), poll_ms: 250, wait_ms: 5_000 };
+        self.source_named(SOURCE)
+    }
+
+    pub fn source_named(&self, name: &str) -> DemandSource {
+        let settings = SourceSettings { name: name.to_owned(), poll_ms: 250, wait_ms: 5_000 };
         DemandSource { settings, transport: Arc::new(self.clone()) }
     }
 }
@@ -64,30 +89,31 @@ impl DemandTransport for Board {
     async fn fetch(&self, request: FetchRequest) -> Result<DemandAnswer, FeedError> {
         let mut down = self.down.subscribe();
         let mut document = self.document.subscribe();
-        let known = request.etag.and_then(|etag| etag.parse::<u64>().ok());
+        let known = request.etag;
+        let tag = |(life, sequence, _): &Document| format!("{life}-{sequence}");
         let held = tokio::time::timeout(request.wait.unwrap_or_default(), async {
             tokio::select! {
-                _ = document.wait_for(|(sequence, _)| Some(*sequence) != known) => {}
+                _ = document.wait_for(|document| Some(tag(document)) != known) => {}
                 _ = down.wait_for(Option::is_some) => {}
             }
         });
         let _ = held.await;
+        let mut hangs = self.hangs.subscribe();
+        if tokio::time::timeout(PATIENCE, hangs.wait_for(|hangs| !hangs)).await.is_err() {
+            return Err(FeedError("no answer".to_owned()));
+        }
         if let Some(reason) = self.down.borrow().clone() {
             return Err(FeedError(reason));
         }
-        let (sequence, values) = self.document.borrow().clone();
+        let current = self.document.borrow().clone();
         let wait_applied = request.wait.is_some();
-        if Some(sequence) == known {
+        let etag = Some(tag(&current));
+        if etag == known {
             return Ok(DemandAnswer::NotModified { wait_applied });
         }
+        let (_, _, values) = current;
         let details: BTreeMap<String, DemandDetail> = BTreeMap::new();
-        Ok(DemandAnswer::Changed {
-            etag: Some(sequence.to_string()),
-            wait_applied,
-            values,
-            details,
-            cause: Span::none(),
-        })
+        Ok(DemandAnswer::Changed { etag, wait_applied, values, details, cause: Span::none() })
     }
 }
 

@@ -257,6 +257,11 @@ impl SimEngine {
         self.world().containers.values().filter(is_of).count()
     }
 
+    /// How many lines its history has: whether anything has happened since, without a copy of the whole.
+    pub fn happenings(&self) -> usize {
+        self.world().history.len()
+    }
+
     /// All that has happened until now, for checks.
     pub fn history(&self) -> History {
         let world = self.world();
