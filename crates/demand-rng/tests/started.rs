@@ -28,3 +28,8 @@ fn peers_cannot_take_the_last_file_descriptor() {
 fn a_changed_file_is_applied_and_a_bad_one_refused() {
     service().applies_a_changed_file("[[demand]]\nkey = \"a\"\nmax = 5\n");
 }
+
+#[test]
+fn a_changed_token_holds_from_then_on() {
+    service().takes_a_changed_token("DELETE /v1/demand");
+}

@@ -43,3 +43,8 @@ fn peers_cannot_take_the_last_file_descriptor() {
 fn a_changed_file_is_applied_and_a_bad_one_refused() {
     service().applies_a_changed_file(&CONFIG.replace("slots = 3", "slots = 2"));
 }
+
+#[test]
+fn a_changed_token_holds_from_then_on() {
+    service().takes_a_changed_token("POST /v1/services/batch/pause");
+}

@@ -28,3 +28,8 @@ fn peers_cannot_take_the_last_file_descriptor() {
 fn a_changed_file_is_applied_and_a_bad_one_refused() {
     service().applies_a_changed_file("scheduler_url = \"http://127.0.0.1:9\"\nsilence_ms = 600\n");
 }
+
+#[test]
+fn a_changed_token_holds_from_then_on() {
+    service().takes_a_changed_token("DELETE /v1/demand");
+}

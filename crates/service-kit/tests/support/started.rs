@@ -130,8 +130,13 @@ impl Service {
 
     /// Starts it, and gives the address once it answers.
     fn running(&self, before: &[&str], stderr: Stdio) -> (Running, SocketAddr) {
+        self.running_with("", before, stderr)
+    }
+
+    /// The same with these lines in its configuration.
+    fn running_with(&self, lines: &str, before: &[&str], stderr: Stdio) -> (Running, SocketAddr) {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = self.config(&format!("listen = \"{address}\""));
+        let config = self.config(&format!("listen = \"{address}\"\n{lines}"));
         let mut command = self.command(before, &["run", "--config", config.to_str().unwrap()]);
         let child = command.env("FORCE12_LOG", "debug").stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         let mut running = Running(child);
@@ -242,6 +247,36 @@ impl Service {
             assert_eq!(told, 1, "once: {said}");
         }
     }
+
+    /// That another token in its file holds from then on, and the one before no longer; `change` is the method and the
+    /// path of something that takes the token.
+    pub(crate) fn takes_a_changed_token(&self, change: &str) {
+        let token = self.path("token");
+        let write = |text: &str| {
+            fs::write(&token, text).unwrap();
+            fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        let (before, after) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
+        write(before);
+        let (_running, address) =
+            self.running_with(&format!("token_file = \"{}\"", token.display()), &[], Stdio::null());
+        let is_taken = |token: &str| {
+            let headers = format!(
+                "host: {address}\r\nauthorization: Bearer {token}\r\ncontent-length: 0\r\nconnection: close"
+            );
+            !asked(address, &format!("{change} HTTP/1.1\r\n{headers}\r\n\r\n"))
+                .unwrap()
+                .starts_with("HTTP/1.1 401 ")
+        };
+        assert!(is_taken(before) && !is_taken(after));
+        write(after);
+        let began = Instant::now();
+        while !is_taken(after) {
+            assert!(began.elapsed() < PATIENCE, "the changed token is not taken");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!is_taken(before));
+    }
 }
 
 /// Whether a service answers 200 on `/healthz` at this address.
@@ -251,9 +286,13 @@ fn is_alive(address: SocketAddr) -> bool {
 
 /// The whole answer.
 fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    asked(address, &format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"))
+}
+
+/// The whole answer to this request.
+fn asked(address: SocketAddr, request: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
