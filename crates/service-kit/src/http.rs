@@ -388,6 +388,12 @@ mod tests {
                     Body::from_stream(stream::iter([Ok::<_, Infallible>("begun")]).chain(stream::pending()))
                 }),
             )
+            .route(
+                "/flood",
+                get(async || {
+                    Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b'x'; 65_536])))
+                }),
+            )
             .route("/panic", get(async || -> () { panic!("secret cause") }))
             .route("/count", put(async |Json(body): Json<Count>| body.count.to_string()))
             .route("/query", get(async |Query(query): Query<Count>| query.count.to_string()))
@@ -797,6 +803,21 @@ mod tests {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413 "), "{answer}");
         answered(&server).await;
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_is_cut_off() {
+        let server = Server::start(brief()).await;
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /flood HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        // What is not taken for so long is given up: then there is an end to what would have none.
+        sleep(brief().write_timeout * 3).await;
+        let mut taken = vec![0; 65_536];
+        let rest = timeout(Duration::from_secs(10), async {
+            while stream.read(&mut taken).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        rest.await.expect("it goes on for one who did not read");
         server.stop().await;
     }
 
