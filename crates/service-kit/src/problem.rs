@@ -107,9 +107,7 @@ impl Problem {
     /// The document that it is answered with.
     pub fn document(&self) -> ProblemDocument {
         ProblemDocument {
-            kind: self
-                .code
-                .map_or_else(|| "about:blank".to_owned(), |code| format!("{PROBLEM_URN}{code}")),
+            kind: self.code.map_or_else(|| "about:blank".to_owned(), |code| format!("{PROBLEM_URN}{code}")),
             title: self.status.canonical_reason().unwrap_or("error").to_lowercase(),
             status: self.status.as_u16(),
             detail: self.detail.clone(),
