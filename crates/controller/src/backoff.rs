@@ -26,6 +26,16 @@ impl Schedule {
     /// Of an image that is not there: it comes with a person's help, or a slow download.
     pub(crate) const PREPARE: Self = Self { first_ms: 1_000, most_ms: 30_000 };
 
+    /// The same for an attempt that took so long: what takes its time to fail, above all to be healthy, holds its room
+    /// meanwhile, and is to leave it to others for a good part of the time.
+    const fn after(self, took_ms: u64) -> Self {
+        let (first_ms, most_ms) = (took_ms / 2, took_ms.saturating_mul(4));
+        Self {
+            first_ms: if first_ms > self.first_ms { first_ms } else { self.first_ms },
+            most_ms: if most_ms > self.most_ms { most_ms } else { self.most_ms },
+        }
+    }
+
     /// The wait after the `failures`-th failure in a row, from 1: between half of the step and the whole of it,
     /// so that many that failed together don't return together.
     pub(crate) fn delay(self, failures: u32, random: &mut ChaCha8Rng) -> Duration {
@@ -39,7 +49,8 @@ impl Schedule {
 /// are not held back for it. Long enough for a program that fails on its first work.
 pub(crate) const RAN_WELL_MS: u64 = 10_000;
 
-/// A row of failures is forgotten this long after its wait was over, if nothing more has failed.
+/// A row of failures is forgotten this long after its wait was over, or after the longest of its waits if that is more,
+/// if nothing more has failed.
 const FORGOTTEN_AFTER_MS: u64 = 60_000;
 
 /// Failures in a row, and until when nothing is tried.
@@ -48,6 +59,16 @@ pub(crate) struct Row {
     pub(crate) failures: u32,
     pub(crate) last_at: Millis,
     pub(crate) until: Millis,
+    forgotten_at: Millis,
+    pub(crate) reason: String,
+}
+
+/// A start that has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Milliseconds for which its container ran.
+    pub(crate) took_ms: u64,
+    /// The rest of a sentence.
     pub(crate) reason: String,
 }
 
@@ -62,11 +83,12 @@ impl StartFailures {
         &mut self,
         service: &Arc<str>,
         instance: &Arc<str>,
-        reason: String,
+        Failure { took_ms, reason }: Failure,
         now: Millis,
         random: &mut ChaCha8Rng,
     ) {
-        push(&mut self.rows, (Arc::clone(service), Arc::clone(instance)), reason, now, random);
+        let key = (Arc::clone(service), Arc::clone(instance));
+        push(&mut self.rows, key, Schedule::ACTION.after(took_ms), reason, now, random);
     }
 
     /// Ends a row, because a start of the service has gone well there.
@@ -84,7 +106,7 @@ impl StartFailures {
     }
 
     pub(crate) fn forget(&mut self, now: Millis) {
-        self.rows.retain(|_, row| now < row.until.plus(FORGOTTEN_AFTER_MS));
+        self.rows.retain(|_, row| now < row.forgotten_at);
     }
 }
 
@@ -104,7 +126,7 @@ impl Holds {
         now: Millis,
         random: &mut ChaCha8Rng,
     ) {
-        push(&mut self.rows, (container, kind), reason, now, random);
+        push(&mut self.rows, (container, kind), Schedule::ACTION, reason, now, random);
     }
 
     pub(crate) fn succeeded(&mut self, container: ContainerKey, kind: &'static str) {
@@ -126,7 +148,7 @@ impl Holds {
     }
 
     pub(crate) fn forget(&mut self, now: Millis) {
-        self.rows.retain(|_, row| now < row.until.plus(FORGOTTEN_AFTER_MS));
+        self.rows.retain(|_, row| now < row.forgotten_at);
     }
 
     /// Forgets all: the keys mean other containers now.
@@ -135,14 +157,28 @@ impl Holds {
     }
 }
 
-fn push<K: Ord>(rows: &mut BTreeMap<K, Row>, key: K, reason: String, now: Millis, random: &mut ChaCha8Rng) {
-    let row = rows.entry(key).or_insert(Row { failures: 0, last_at: now, until: now, reason: String::new() });
+fn push<K: Ord>(
+    rows: &mut BTreeMap<K, Row>,
+    key: K,
+    schedule: Schedule,
+    reason: String,
+    now: Millis,
+    random: &mut ChaCha8Rng,
+) {
+    let row = rows.entry(key).or_insert(Row {
+        failures: 0,
+        last_at: now,
+        until: now,
+        forgotten_at: now,
+        reason: String::new(),
+    });
     // Several that failed together are one failure, not several in a row.
     if row.failures == 0 || row.until <= now {
         row.failures = row.failures.saturating_add(1);
-        let delay_ms =
-            u64::try_from(Schedule::ACTION.delay(row.failures, random).as_millis()).unwrap_or(u64::MAX);
+        let delay_ms = u64::try_from(schedule.delay(row.failures, random).as_millis()).unwrap_or(u64::MAX);
         row.until = now.plus(delay_ms);
+        // An attempt that takes its time to fail has had it by then.
+        row.forgotten_at = row.until.plus(schedule.most_ms.max(FORGOTTEN_AFTER_MS));
     }
     row.last_at = now;
     row.reason = reason;
@@ -168,17 +204,30 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_long_to_fail_is_tried_as_much_more_seldom() {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let slow = Schedule::ACTION.after(60_000);
+        for (failures, step_ms) in [(1, 30_000), (2, 60_000), (4, 240_000), (9, 240_000)] {
+            let delay_ms = slow.delay(failures, &mut random).as_millis();
+            assert!((step_ms / 2..=step_ms).contains(&delay_ms), "{failures} failures: {delay_ms} ms");
+        }
+        let quick = Schedule::ACTION.after(100).delay(1, &mut random).as_millis();
+        assert!((125..=250).contains(&quick), "{quick} ms");
+    }
+
+    #[test]
     fn what_fails_together_counts_once() {
         let mut random = ChaCha8Rng::seed_from_u64(2);
         let mut failures = StartFailures::default();
         let (service, instance): (Arc<str>, Arc<str>) = ("web".into(), "one".into());
+        let no = || Failure { took_ms: 0, reason: "no".to_owned() };
         for _ in 0..10 {
-            failures.failed(&service, &instance, "no".to_owned(), Millis(1_000), &mut random);
+            failures.failed(&service, &instance, no(), Millis(1_000), &mut random);
         }
         let row = failures.rows().next().expect("a row").2.clone();
         assert_eq!(row.failures, 1);
         assert!(row.until <= Millis(1_250));
-        failures.failed(&service, &instance, "no".to_owned(), row.until, &mut random);
+        failures.failed(&service, &instance, no(), row.until, &mut random);
         assert_eq!(failures.rows().next().expect("a row").2.failures, 2);
         failures.forget(Millis(70_000));
         assert_eq!(failures.rows().count(), 0);

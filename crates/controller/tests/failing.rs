@@ -29,7 +29,7 @@ fn checked(seed: u64, first: Behaviour) -> Scene {
 }
 
 fn first(view: &View) -> &ServiceView {
-    view.services.iter().find(|service| &*service.name == "priority1").unwrap()
+    view.services.iter().find(|service| &*service.name == "priority1").expect("it is configured")
 }
 
 fn all() -> DecisionQuery {
@@ -37,7 +37,8 @@ fn all() -> DecisionQuery {
 }
 
 fn says(view: &View, words: &str) -> bool {
-    first(view).reason.as_deref().is_some_and(|reason| reason.contains(words))
+    // The very first view knows of nothing.
+    !view.services.is_empty() && first(view).reason.as_deref().is_some_and(|reason| reason.contains(words))
 }
 
 /// While priority 1 fails the fill has its room, and it takes it back when it is well.
@@ -99,6 +100,33 @@ async fn one_that_is_never_healthy_is_a_failed_start() {
     let stopped = stops.of("priority1").filter(|it| it.what == Happening::Stopping && it.by == Actor::Driver);
     assert!(stopped.count() > 3, "what is not ready in time is stopped");
     drop(running);
+}
+
+/// What takes long to fail does not hold its room all the time.
+#[tokio::test(start_paused = true)]
+async fn one_that_takes_long_to_fail_leaves_its_room_to_the_fill_between() {
+    let mut scene = checked(12, Behaviour::checked(Checked::default()));
+    scene.settings.services[0].ready = Ready::Healthy { within_ms: 60_000 };
+    let running = scene.start();
+    pass_ms(1_200_000).await;
+    let from = scene.engine().now_ms();
+    pass_ms(7_200_000).await;
+    let history = scene.engine().history();
+    let moments = (from..from + 7_200_000).step_by(1_000);
+    let filled: usize = moments.map(|at_ms| history.counts_at("priority2", at_ms).running).sum();
+    // Five of nine would be left for it if priority 1 kept its four.
+    assert!(filled * 10 > 7_200 * 65, "{filled} seconds of {}", 7_200 * 9);
+    drop(running);
+}
+
+/// One that ends before it is ready has failed, however long it lived.
+#[tokio::test(start_paused = true)]
+async fn one_that_exits_before_it_is_ready_is_a_failed_start() {
+    let mut scene =
+        checked(13, Behaviour { exits: Some((20_000, 4)), ..Behaviour::checked(Checked::default()) });
+    scene.settings.services[0].ready = Ready::Healthy { within_ms: 60_000 };
+    let running = scene.start();
+    running.until(60_000, "it says so", |view| says(view, "code 4 before it was ready")).await;
 }
 
 #[tokio::test(start_paused = true)]

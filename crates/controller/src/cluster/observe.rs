@@ -9,7 +9,7 @@ use planner::{ContainerKey, InstanceId, Millis, Phase};
 use super::operations::Kind;
 use super::ready::Readiness;
 use super::{Cluster, EngineId};
-use crate::backoff::RAN_WELL_MS;
+use crate::backoff::{Failure, RAN_WELL_MS};
 use crate::observer::Observed;
 
 /// Why one that is to be healthy, and has no healthcheck, is not waited for.
@@ -22,8 +22,8 @@ pub(crate) enum Noticed {
     /// A container that we started runs; milliseconds from the moment at which nothing more was in its room.
     Runs { took_ms: u64 },
     /// A start has failed: one ended that nobody had asked to, or became unhealthy, sooner than a good start lives, or
-    /// was not ready in time.
-    Failed { key: ContainerKey, words: String },
+    /// was not ready in time, or never.
+    Failed { key: ContainerKey, failure: Failure },
 }
 
 impl Cluster {
@@ -107,12 +107,16 @@ impl Cluster {
             // An older generation's failures say nothing of the one that is started now.
             let is_ours = memory.started_here
                 && known.made_of.as_ref().is_none_or(|(_, generation)| *generation == container.generation);
-            let words = match (was, readiness) {
-                (Readiness::Ahead, Readiness::Failed) => Some(NO_HEALTHCHECK.to_owned()),
+            let failure = match (was, readiness) {
+                (Readiness::Ahead, Readiness::Failed) => {
+                    Some(Failure { took_ms: 0, reason: NO_HEALTHCHECK.to_owned() })
+                }
                 (Readiness::Ready { since }, Readiness::Unhealthy)
                     if is_ours && now.since(since) < RAN_WELL_MS =>
                 {
-                    Some(format!("it was unhealthy within {RAN_WELL_MS} ms of being ready"))
+                    let took_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
+                    let reason = format!("it was unhealthy within {RAN_WELL_MS} ms of being ready");
+                    Some(Failure { took_ms, reason })
                 }
                 (was, Readiness::Unhealthy) if was != readiness => {
                     tracing::warn!(container = self.state.describe(key), "a container is unhealthy");
@@ -120,7 +124,7 @@ impl Cluster {
                 }
                 _ => None,
             };
-            noticed.extend(words.map(|words| Noticed::Failed { key, words }));
+            noticed.extend(failure.map(|failure| Noticed::Failed { key, failure }));
             let starting = self.operations.get_mut(&key).filter(|operation| operation.kind == Kind::Start);
             if counts {
                 memory.ran = true;
@@ -136,11 +140,14 @@ impl Cluster {
                 && (before != Phase::Exited || memory.start_from.is_some() || starting.is_some())
             {
                 memory.ended = true;
-                let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
+                let took_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
                 memory.start_from = None;
-                if lived_ms < RAN_WELL_MS && (is_ours || starting.is_some()) {
-                    let words = exit_words(container.exit.as_ref());
-                    noticed.push(Noticed::Failed { key, words: format!("{words} within {RAN_WELL_MS} ms") });
+                let too_soon = (took_ms < RAN_WELL_MS)
+                    .then(|| format!("within {RAN_WELL_MS} ms"))
+                    .or((!memory.ran).then(|| "before it was ready".to_owned()));
+                if let Some(too_soon) = too_soon.filter(|_| is_ours || starting.is_some()) {
+                    let reason = format!("{} {too_soon}", exit_words(container.exit.as_ref()));
+                    noticed.push(Noticed::Failed { key, failure: Failure { took_ms, reason } });
                 }
             }
         }
@@ -152,11 +159,12 @@ impl Cluster {
                 continue;
             };
             let Some(memory) = self.memories.remove(id) else { continue };
-            let lived_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
+            let took_ms = memory.alive_since.map_or(0, |alive_since| now.since(alive_since));
             let alive = matches!(memory.phase, Phase::Starting | Phase::Running) && !known.container.outdated;
-            if alive && memory.started_here && !memory.stop_asked && lived_ms < RAN_WELL_MS {
-                let words = format!("it was gone within {RAN_WELL_MS} ms");
-                noticed.push(Noticed::Failed { key: known.container.key, words });
+            if alive && memory.started_here && !memory.stop_asked && took_ms < RAN_WELL_MS {
+                let reason = format!("it was gone within {RAN_WELL_MS} ms");
+                let failure = Failure { took_ms, reason };
+                noticed.push(Noticed::Failed { key: known.container.key, failure });
             }
         }
     }

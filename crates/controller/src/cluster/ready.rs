@@ -7,6 +7,7 @@ use planner::{ContainerKey, Fault, Millis, Phase};
 
 use super::Cluster;
 use super::observe::Noticed;
+use crate::backoff::Failure;
 use crate::settings::Ready;
 
 /// How far a container is in getting ready. Known of every container, whatever its service waits for, so that a
@@ -81,8 +82,14 @@ impl Cluster {
                 self.dirty.insert(key.instance);
             }
         }
-        let words = |within_ms| format!("it was not healthy within {within_ms} ms");
-        overdue.into_iter().map(|(key, within_ms)| Noticed::Failed { key, words: words(within_ms) }).collect()
+        let failure = |within_ms| Failure {
+            took_ms: within_ms,
+            reason: format!("it was not healthy within {within_ms} ms"),
+        };
+        overdue
+            .into_iter()
+            .map(|(key, within_ms)| Noticed::Failed { key, failure: failure(within_ms) })
+            .collect()
     }
 
     /// When the next container will not have become ready in time.

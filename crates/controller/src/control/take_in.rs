@@ -8,6 +8,7 @@ use planner::{Backoff, ContainerKey, Delta, InstanceId, Millis, Phase, ServiceId
 
 use super::Controller;
 use super::adopt::Adoption;
+use crate::backoff::Failure;
 use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
 use crate::executor::{Done, Ended};
@@ -72,7 +73,8 @@ impl Controller {
                     self.prepare_again(key.service, self.cluster.engine_of(key.instance));
                 }
                 if refused && matches!(kind, Kind::Start | Kind::Thaw) {
-                    self.start_failed(key, words.clone(), now);
+                    let failure = Failure { took_ms: 0, reason: words.clone() };
+                    self.start_failed(key, failure, now);
                 } else if !runs {
                     self.holds.failed(key, kind.name(), words.clone(), now, &mut self.random);
                 }
@@ -82,10 +84,10 @@ impl Controller {
         lock(&self.shared.decisions).outcome(decision, outcome, now, detail);
     }
 
-    fn start_failed(&mut self, key: ContainerKey, reason: String, now: Millis) {
+    fn start_failed(&mut self, key: ContainerKey, failure: Failure, now: Millis) {
         let service = self.cluster.service_name(key.service);
         let instance = self.cluster.instance_name(key.instance);
-        self.failures.failed(service, instance, reason, now, &mut self.random);
+        self.failures.failed(service, instance, failure, now, &mut self.random);
     }
 
     pub(super) fn take_in_reports(&mut self) {
@@ -124,10 +126,10 @@ impl Controller {
         for noticed in noticed {
             match noticed {
                 Noticed::Runs { took_ms } => self.starts.record(took_ms),
-                Noticed::Failed { key, words } => {
+                Noticed::Failed { key, failure } => {
                     let name = self.cluster.state().describe(key);
-                    tracing::warn!(container = name, how = words, "a container has failed");
-                    self.start_failed(key, words, now);
+                    tracing::warn!(container = name, how = failure.reason, "a container has failed");
+                    self.start_failed(key, failure, now);
                 }
             }
         }
