@@ -10,6 +10,7 @@ mod extremes;
 mod failing;
 mod kills;
 mod observing;
+mod pulls;
 mod rollout;
 mod telemetry;
 mod two_schedulers;
