@@ -21,7 +21,7 @@ const USERNAME: &str = "robot";
 const PASSWORD: &str = "not-to-be-seen???";
 
 /// The longest between two attempts, and time for one.
-const RETRY_BOUND: Duration = Duration::from_secs(60);
+const RETRY_BOUND: Duration = Duration::from_mins(1);
 
 /// A registry on loopback, which engines trust without TLS. It ends when it goes out of scope.
 struct Registry {
