@@ -60,9 +60,11 @@ fill = true
 "#
         );
         fs::write(&config, text).unwrap();
-        // A copy, since the build's own directory may be closed to others.
+        // A copy, since the build's own directory may be closed to others. Made by another process: while this one wrote
+        // it, a child that another thread forks would have it open for writing too, and it could not be run.
         let binary = directory.path().join("scheduler");
-        fs::copy(env!("CARGO_BIN_EXE_force12-scheduler"), &binary).unwrap();
+        let built = env!("CARGO_BIN_EXE_force12-scheduler");
+        assert!(Command::new("cp").arg(built).arg(&binary).status().unwrap().success());
         let words = [binary.to_str().unwrap(), "run", "--config", config.to_str().unwrap()];
         let mut words = before.iter().copied().chain(words);
         let mut command = Command::new(words.next().unwrap());

@@ -215,9 +215,10 @@ impl Service {
             return;
         }
         fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        // A copy, since the build's own directory may be closed to others.
+        // A copy, since the build's own directory may be closed to others. Made by another process: while this one wrote
+        // it, a child that another thread forks would have it open for writing too, and it could not be run.
         let binary = self.directory.path().join("service");
-        fs::copy(self.binary, &binary).unwrap();
+        assert!(Command::new("cp").arg(self.binary).arg(&binary).status().unwrap().success());
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&binary)
