@@ -40,8 +40,7 @@ pub async fn is_running(settings: &Settings, client: &reqwest::Client) -> bool {
 }
 
 /// Empties every engine, each by itself, so that one that hangs delays no other. `tell` is given a line for each
-/// container that goes. Returns how many went, and of each
-/// engine that is not empty after `limit`, why.
+/// container that goes. Returns how many went, and of each engine that is not empty after `limit`, why.
 pub async fn drain(
     settings: &Settings,
     drivers: Vec<Arc<dyn Driver>>,

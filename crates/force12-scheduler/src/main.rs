@@ -101,6 +101,10 @@ fn run(path: &Path) -> ExitCode {
             Ok(operator) => operator,
             Err(error) => return cli::refuse(&error),
         };
+        // Before the lock file is made. What is wrong with that is then one line, with none of the log before it.
+        if let Err(error) = telemetry::check() {
+            return cli::refuse(&error);
+        }
         let claim =
             settings.lock.as_ref().map(|lock| Claim::make(&lock.file, lock.stalled_after)).transpose();
         let mut claim = match claim {

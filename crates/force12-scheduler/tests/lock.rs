@@ -341,6 +341,26 @@ fn drain_refuses_while_another_acts_and_keeps_others_from_it() {
 }
 
 #[test]
+fn what_the_environment_has_wrong_is_refused_before_the_lock_file_is_made() {
+    let place = Place::new();
+    let config =
+        place.config("bad", "127.0.0.1:1".parse().unwrap(), &place.path("demo.lock"), STALLED_AFTER_MS);
+    for (variable, value, expected) in [
+        ("FORCE12_LOG", "force12=loud", "FORCE12_LOG=\"force12=loud\" is not a log filter"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense", "OTEL_EXPORTER_OTLP_ENDPOINT is not a URL"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nonexistent/ca.pem", "/nonexistent/ca.pem: cannot be read"),
+    ] {
+        let mut run = command(&["run", "--config", &config]);
+        run.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9").env(variable, value);
+        let refused = run.output().unwrap();
+        let words = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{variable}: {words}");
+        assert!(words.starts_with("error: ") && words.contains(expected), "{words}");
+        assert!(!PathBuf::from(place.path("demo.lock")).exists(), "{variable}");
+    }
+}
+
+#[test]
 fn a_lock_file_that_cannot_be_one_is_refused_before_anything_is_touched() {
     let place = Place::new();
     fs::write(place.path("notes.txt"), "remember the milk\n").unwrap();

@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt};
 
 use crate::json_lines::JsonLines;
 use crate::metrics::{self, InstallError};
-use crate::otlp::{Exporters, OtlpError};
+use crate::otlp::{self, Exporters, OtlpError};
 
 /// The variable that holds the log filter, in the syntax of `RUST_LOG`.
 pub const FILTER_VARIABLE: &str = "FORCE12_LOG";
@@ -51,12 +51,19 @@ pub struct Telemetry {
     _exporters: Exporters,
 }
 
+/// Fails where [`init`] would for what the environment says, and does nothing: for a service that touches something
+/// before it has telemetry.
+pub fn check() -> Result<(), TelemetryError> {
+    filter_of_environment()?;
+    Ok(otlp::check()?)
+}
+
 /// Sends the process's events to stderr, filtered by `FORCE12_LOG` (default `info`), exports metrics and traces if the
 /// `OTEL_*` variables name a collector, and notes that `service` starts. `attributes` say more of who exports.
 ///
 /// To be called outside of any asynchronous runtime.
 pub fn init(service: &str, attributes: &[(&'static str, &str)]) -> Result<Telemetry, TelemetryError> {
-    let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+    let filter = filter_of_environment()?;
     let exporters = Exporters::of_environment(service, attributes)?;
     if let Some(provider) = &exporters.metrics {
         metrics::install_with(Some(provider.meter(SCOPE)))?;
@@ -88,6 +95,10 @@ pub fn init(service: &str, attributes: &[(&'static str, &str)]) -> Result<Teleme
     tracing_subscriber::registry().with(layers).try_init()?;
     tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
     Ok(Telemetry { _exporters: exporters })
+}
+
+fn filter_of_environment() -> Result<EnvFilter, TelemetryError> {
+    filter(std::env::var(FILTER_VARIABLE).ok().as_deref())
 }
 
 fn filter(value: Option<&str>) -> Result<EnvFilter, TelemetryError> {

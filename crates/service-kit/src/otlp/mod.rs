@@ -20,9 +20,9 @@ use opentelemetry_sdk::metrics::{Aggregation, Instrument, PeriodicReader, SdkMet
 use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracerProvider};
 
-use crate::client::ClientError;
+use crate::client::{self, ClientError};
 use crate::metrics::SECONDS_BUCKETS;
-use environment::VariableError;
+use environment::{VariableError, Wanted};
 use sender::Sender;
 
 /// How long the end of the service waits for what is still to be exported.
@@ -40,6 +40,15 @@ pub enum OtlpError {
     /// An exporter cannot be built.
     #[error("cannot set up the export of telemetry: {0}")]
     Exporter(#[from] ExporterBuildError),
+}
+
+/// Fails if what the environment asks for cannot be exported; exports nothing, and starts no thread.
+pub(crate) fn check() -> Result<(), OtlpError> {
+    let Wanted { traces, metrics } = environment::read(&|name| env::var_os(name))?;
+    for target in [traces, metrics].into_iter().flatten() {
+        client::tls(target.ca_file.as_deref())?;
+    }
+    Ok(())
 }
 
 /// What exports, while it is held. Dropped, it exports what is left, for [`FLUSH_MAX`] at most.

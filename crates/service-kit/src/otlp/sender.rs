@@ -64,7 +64,8 @@ impl Sender {
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut request = reqwest::blocking::Request::try_from(request)?;
         *request.timeout_mut() = Some(self.timeout);
-        let answer = self.client.execute(request)?;
+        // Its query may hold secrets too.
+        let answer = self.client.execute(request).map_err(reqwest::Error::without_url)?;
         let mut response = Response::builder().status(answer.status());
         if let Some(headers) = response.headers_mut() {
             headers.extend(answer.headers().clone());
