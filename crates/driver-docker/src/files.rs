@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The most bytes of such a file: more than any bundle of certificates has.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -66,13 +65,14 @@ pub(crate) fn read(path: &Path, access: Access) -> Result<Vec<u8>, FileError> {
     Ok(content)
 }
 
-/// By what a changed file is known; `None` while it cannot be looked at.
+/// By what a changed file is known: when its content was changed, or who may read it, in seconds and nanoseconds; its
+/// size, and its inode. `None` while it cannot be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(Option<(Option<SystemTime>, u64, u64)>);
+pub(crate) struct Stamp(Option<(i64, i64, u64, u64)>);
 
 impl Stamp {
     pub(crate) fn of(path: &Path) -> Self {
         let metadata = fs::metadata(path).ok();
-        Self(metadata.map(|metadata| (metadata.modified().ok(), metadata.len(), metadata.ino())))
+        Self(metadata.map(|file| (file.ctime(), file.ctime_nsec(), file.len(), file.ino())))
     }
 }

@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
+
+use crate::reload::Stamp;
 
 /// The most bytes of a file of certificates: a distribution's whole bundle has a quarter of it.
 const CA_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -95,11 +97,8 @@ struct State {
     client: Client,
     looked_at: Instant,
     /// Taken before the file was read, so that what changes meanwhile is seen as a change.
-    stamp: Stamp,
+    stamp: Option<Stamp>,
 }
-
-/// By what a changed file is known: when it was changed, and its size; `None` while it cannot be looked at.
-type Stamp = Option<(Option<SystemTime>, u64)>;
 
 impl Clients {
     /// With more roots from `ca_file`, and whatever else `setup` asks for.
@@ -107,7 +106,7 @@ impl Clients {
         ca_file: Option<PathBuf>,
         setup: fn(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self, ClientError> {
-        let stamp = ca_file.as_deref().and_then(stamp);
+        let stamp = ca_file.as_deref().and_then(Stamp::of);
         let client = build(ca_file.as_deref(), setup)?;
         let state = Mutex::new(State { client, looked_at: Instant::now(), stamp });
         Ok(Self { ca_file, setup, state })
@@ -136,7 +135,7 @@ impl Clients {
 
     fn look(&self) {
         let Some(path) = &self.ca_file else { return };
-        let stamp = stamp(path);
+        let stamp = Stamp::of(path);
         if stamp == self.state().stamp {
             return;
         }
@@ -159,11 +158,6 @@ impl Clients {
 
 fn build(ca_file: Option<&Path>, setup: fn(ClientBuilder) -> ClientBuilder) -> Result<Client, ClientError> {
     Ok(setup(Client::builder().tls_backend_preconfigured(tls(ca_file)?)).build()?)
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok(), metadata.len()))
 }
 
 #[cfg(test)]

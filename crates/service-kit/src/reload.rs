@@ -5,7 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
@@ -36,17 +36,19 @@ pub struct Watched {
 
 /// By what a changed file is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
+pub(crate) struct Stamp {
+    /// When its content was changed, or who may read it: that mends a file too. Seconds and nanoseconds.
+    changed: (i64, i64),
     bytes: u64,
     inode: u64,
 }
 
 impl Stamp {
     /// Of the file at `path`; `None` if there is none.
-    fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
-        Some(Self { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Some(Self { changed, bytes: metadata.len(), inode: metadata.ino() })
     }
 }
 
@@ -133,6 +135,7 @@ pub fn needs_no_restart(keys: &[(&str, bool)]) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -188,6 +191,12 @@ mod tests {
         fs::write(&other, "the same").unwrap();
         fs::rename(&other, &path).unwrap();
         assert!(watched.has_changed(), "of the same length, and perhaps of the same moment");
+        // More often than can be within one tick of a file system's clock.
+        let noticed = (0..100_000).any(|_| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            watched.has_changed()
+        });
+        assert!(noticed, "it may be readable now, or fit for a secret");
     }
 
     #[test]

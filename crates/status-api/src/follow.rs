@@ -171,8 +171,7 @@ impl Dial for Http {
 }
 
 /// Follows the stream until `shutdown`, and hands each snapshot to `line`. Changed `limits` count from the next event on.
-/// `jitter` gives numbers from 0 to 1, which
-/// spread the waits.
+/// `jitter` gives numbers from 0 to 1, which spread the waits.
 pub async fn follow(
     dial: impl Dial,
     line: Line<'_>,

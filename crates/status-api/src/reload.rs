@@ -32,7 +32,8 @@ pub struct Reload {
 
 impl Apply for Reload {
     async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
-        let settings = config::load(path).map_err(|error| Refused::File(error.to_string()))?;
+        // What is wrong may be mended in the file of certificates that it names.
+        let settings = config::load(path).map_err(|error| Refused::Now(error.to_string()))?;
         let before = &self.settings;
         if settings == *before {
             return Ok(false);
@@ -96,6 +97,8 @@ mod tests {
             assert_eq!(kept(60_000), all, "what was there holds");
             assert_eq!(reload.follow.borrow().silence, Duration::from_secs(5));
         }
+        write(&format!("ca_file = \"/nonexistent/ca.pem\"\n{FILE}"));
+        assert!(matches!(reload.apply(file.path()).await, Err(Refused::Now(_))), "it may come later");
         write("silence_ms = 600\nscheduler_url = \"http://h\"\nhistory = { window_ms = 2000 }\n");
         assert_eq!(reload.apply(file.path()).await, Ok(true));
         assert_eq!(reload.follow.borrow().silence, Duration::from_millis(600));
