@@ -35,7 +35,7 @@ impl Lagging {
         let mut noted = self.lock();
         noted.heard += 1;
         let mark = Mark(noted.heard);
-        if noted.containers.len() < NOTED_MAX {
+        if noted.containers.len() < NOTED_MAX || noted.containers.contains_key(&id) {
             noted.containers.insert(id, mark);
         }
     }
@@ -83,5 +83,10 @@ mod tests {
             lagging.note(ContainerId::new(number.to_string()));
         }
         assert_eq!(lagging.all().len(), NOTED_MAX);
+        let id = ContainerId::new("0");
+        let first = lagging.all()[&id];
+        lagging.note(id.clone());
+        lagging.settle(&id, first);
+        assert!(lagging.all().contains_key(&id), "later news of what is noted counts, however full it is");
     }
 }

@@ -17,6 +17,8 @@ use crate::files::{self, Access, FileError};
 const DEFAULT_SERVER: &str = "docker.io";
 /// Other names of it.
 const DEFAULT_SERVER_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// What a login there is called. Engines that keep images in containerd send it nowhere under another name.
+const DEFAULT_SERVER_LOGIN: &str = "https://index.docker.io/v1/";
 /// What is pulled where an image is named without a tag. (The engine would pull every tag there is.)
 const DEFAULT_TAG: &str = "latest";
 
@@ -100,7 +102,7 @@ impl Registries {
             return Ok(Some(DockerCredentials {
                 username: Some(login.username.clone()),
                 password: Some(login.password.read()?),
-                serveraddress: Some(server.to_owned()),
+                serveraddress: Some(login_of(server)),
                 ..DockerCredentials::default()
             }));
         }
@@ -190,7 +192,7 @@ impl DockerAuth {
             password: self.password.clone(),
             identitytoken: self.identitytoken.clone(),
             registrytoken: self.registrytoken.clone(),
-            serveraddress: Some(server.to_owned()),
+            serveraddress: Some(login_of(server)),
             ..DockerCredentials::default()
         };
         if let Some(auth) = self.auth.as_deref().filter(|auth| !auth.is_empty()) {
@@ -217,6 +219,11 @@ fn normal(server: &str) -> String {
     let server = server.split('/').next().unwrap_or_default();
     let server = if DEFAULT_SERVER_ALIASES.contains(&server) { DEFAULT_SERVER } else { server };
     server.to_ascii_lowercase()
+}
+
+/// For whom a login at a registry is, as engines compare it.
+fn login_of(server: &str) -> String {
+    if server == DEFAULT_SERVER { DEFAULT_SERVER_LOGIN } else { server }.to_owned()
 }
 
 /// The registry that an image is pulled from.
@@ -286,6 +293,8 @@ mod tests {
         let credentials = |server: &str| registries.credentials(server).unwrap();
         let hub = credentials("docker.io").unwrap();
         assert_eq!((hub.username.as_deref(), hub.password.as_deref()), (Some("user"), Some("pass:word")));
+        assert_eq!(hub.serveraddress.as_deref(), Some("https://index.docker.io/v1/"));
+        assert_eq!(credentials("a.example.org").unwrap().serveraddress.as_deref(), Some("a.example.org"));
         assert_eq!(credentials("a.example.org").unwrap().password.as_deref(), Some("p"));
         assert_eq!(credentials("b.example.org").unwrap().identitytoken.as_deref(), Some("t"));
         assert!(credentials("c.example.org").is_none());
