@@ -213,7 +213,7 @@ enum Counted {
 
 fn counted(container: &Container) -> Counted {
     match (&container.operation, container.phase) {
-        (Some(Operation::Remove), _) | (_, Phase::Exited) => Counted::Not,
+        (Some(Operation::Remove), Phase::Created) | (_, Phase::Exited) => Counted::Not,
         (Some(Operation::Stop | Operation::Freeze), Phase::Starting | Phase::Running | Phase::Frozen)
         | (_, Phase::Stopping) => Counted::Stopping,
         (_, Phase::Running) if container.is_unhealthy() => Counted::Unhealthy,

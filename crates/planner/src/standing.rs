@@ -30,7 +30,10 @@ impl Container {
     pub fn standing(&self, left: impl Fn(crate::ContainerKey) -> bool) -> Standing {
         match (&self.operation, self.phase) {
             (_, Phase::Exited) => Standing::Ended,
-            (Some(Operation::Remove), _) => Standing::Ended,
+            (Some(Operation::Remove), Phase::Created) => Standing::Ended,
+            // Somebody has started it, and an engine removes nothing that runs.
+            (Some(Operation::Remove), Phase::Starting | Phase::Running) => Standing::Busy,
+            (Some(Operation::Remove), Phase::Frozen) => Standing::Frozen,
             (Some(Operation::Freeze), Phase::Frozen) => Standing::Frozen,
             (Some(Operation::Stop | Operation::Freeze), Phase::Created) => Standing::Orphan,
             (Some(Operation::Stop | Operation::Freeze), _) | (_, Phase::Stopping) => Standing::Leaving,

@@ -246,13 +246,13 @@ impl Cluster {
         }
     }
 
-    /// A removal was refused, because what was created is being started, by a start whose beginning we have not
-    /// seen: it takes room, whatever the engine says of it for now.
-    pub(crate) fn starts_after_all(&mut self, id: OperationId, until: Millis) {
-        let Some(&key) = self.keys.get(&id) else { return };
-        let container = self.operations.get(&key).and_then(|operation| operation.container.as_ref());
-        if let Some(memory) = container.and_then(|container| self.memories.get_mut(container)) {
+    /// What was created may be being started, by a start whose beginning we have not seen: until then it takes room,
+    /// whatever the engine says of it, unless it turns out to be something else.
+    pub(crate) fn may_be_starting(&mut self, key: ContainerKey, until: Millis) {
+        let id = self.container(key).and_then(|known| known.id.clone());
+        if let Some(memory) = id.and_then(|id| self.memories.get_mut(&id)) {
             memory.starting_until = Some(until);
+            self.dirty.insert(key.instance);
         }
     }
 

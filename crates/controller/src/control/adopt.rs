@@ -46,7 +46,10 @@ impl Controller {
             let sequence = lock(&self.shared.decisions).next_sequence();
             let span = self.decision_span(sequence, woken_by, 0);
             let mut issued = Issued { actions: Vec::new(), span };
+            let settled_at = now.plus(self.settings.settle_ms);
             for container in half_made {
+                // Until the engine has answered, the worst is assumed.
+                self.cluster.may_be_starting(container, settled_at);
                 let action = Action::Remove { container, reason: RemoveReason::NeverStarted };
                 let place = (sequence, issued.actions.len());
                 issued.actions.extend(self.issue(&action, place, &issued.span, now));

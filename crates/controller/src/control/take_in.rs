@@ -7,7 +7,6 @@ use driver::{DriverError, Started};
 use planner::{Backoff, ContainerKey, Delta, InstanceId, Millis, Phase, ServiceId};
 
 use super::Controller;
-use super::adopt::Adoption;
 use crate::backoff::Failure;
 use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
@@ -43,19 +42,14 @@ impl Controller {
                 let name = self.cluster.state().describe(key);
                 let unknown = matches!(error, DriverError::OutcomeUnknown { .. });
                 let refused = matches!(error, DriverError::Rejected { .. } | DriverError::Unsupported { .. });
-                let container = self.cluster.container(key);
-                let asked = kind == Kind::Remove
-                    && container.is_some_and(|known| known.container.phase == Phase::Created);
-                let runs = asked && matches!(error, DriverError::Rejected { code: "conflict", .. });
-                let in_doubt = asked && self.adoption != Adoption::Done;
-                if in_doubt {
-                    // No answer: a predecessor may be starting it.
-                    self.cluster.starts_after_all(operation, now.plus(self.settings.settle_ms));
-                }
+                let asked = |phase: Phase| matches!(phase, Phase::Created | Phase::Starting);
+                let runs = kind == Kind::Remove
+                    && matches!(error, DriverError::Rejected { code: "conflict", .. })
+                    && self.cluster.container(key).is_some_and(|known| asked(known.container.phase));
                 if runs {
                     // What was asked here is whether it is being started; this is an answer, not a failure.
                     tracing::debug!(container = name, "a predecessor is starting it");
-                    self.cluster.starts_after_all(operation, now.plus(self.settings.settle_ms));
+                    self.cluster.may_be_starting(key, now.plus(self.settings.settle_ms));
                 } else {
                     tracing::warn!(
                         container = name,
@@ -64,7 +58,7 @@ impl Controller {
                         "an action has failed"
                     );
                 }
-                if unknown && !in_doubt {
+                if unknown {
                     self.cluster.unknown(operation, order, self.settings.settle_ms, now);
                 } else {
                     self.cluster.failed(operation);
