@@ -14,6 +14,10 @@ use crate::support::CLUSTER;
 /// a call may take (70 s), and an observation.
 const MET_FOR_MS: u64 = 75_000;
 
+/// What somebody has suspended, and is being ended, gives its slot to whoever waits for it too early, unless it has been
+/// observed: as long as the slowest listing takes.
+const UNSEEN_FOR_MS: u64 = 10_000;
+
 /// How many slots there are for us on each instance.
 pub type Slots = BTreeMap<String, u64>;
 
@@ -133,10 +137,14 @@ pub fn history_is_sound(
 ) -> Result<(), String> {
     let by_others = |instance: &str, at_ms: u64| {
         let taken = history.entries().iter().any(|entry| {
+            let for_ms = match entry.what {
+                Happening::Starting | Happening::Thawed => MET_FOR_MS,
+                Happening::Frozen => UNSEEN_FOR_MS,
+                _ => return false,
+            };
             entry.by == Actor::Hand
-                && matches!(entry.what, Happening::Starting | Happening::Thawed)
                 && entry.subject.labels.as_ref().is_some_and(|labels| labels.instance == instance)
-                && (entry.at_ms..=entry.at_ms + MET_FOR_MS).contains(&at_ms)
+                && (entry.at_ms..=entry.at_ms + for_ms).contains(&at_ms)
         });
         taken
             || excused
