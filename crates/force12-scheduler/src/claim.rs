@@ -61,6 +61,12 @@ impl Claim {
         Ok(())
     }
 
+    /// Who acts in place of this one, by its own words; `None` if this one does.
+    pub fn other(&self) -> Option<String> {
+        let other = || self.lock.holder().unwrap_or_else(|| "it has not said who it is".to_owned());
+        (!self.lock.is_held()).then(other)
+    }
+
     /// Says in the lock file who acts, for people; nothing depends on it.
     pub fn sign(&mut self, holder: &str) {
         if let Err(error) = self.lock.sign(holder) {

@@ -12,7 +12,6 @@ use clap::{Parser, Subcommand};
 use force12_scheduler::claim::{self, Claim};
 use force12_scheduler::config::{self, Environment, Loaded, Settings};
 use force12_scheduler::connections::Connections;
-use force12_scheduler::lock::Lock;
 use force12_scheduler::{SERVICE, check, demand, drain, http, init, run};
 use service_kit::auth::Operator;
 use service_kit::cli::{self, Command};
@@ -69,11 +68,12 @@ fn main() -> ExitCode {
         SchedulerCommand::Drain { file, force, timeout_ms } => {
             // What runs is to be stopped; what it would be started with does not matter.
             with_config(&file, &|_| Some(String::new()), |loaded| {
-                let _lock = match lock_for_drain(&loaded.settings, force) {
-                    Ok(lock) => lock,
+                let mut claim = match claim_for_drain(&loaded.settings, force) {
+                    Ok(claim) => claim,
                     Err(code) => return code,
                 };
-                match block_on(drain(&loaded, force, Duration::from_millis(timeout_ms))) {
+                let limit = Duration::from_millis(timeout_ms);
+                match block_on(drain(&loaded, claim.as_mut(), force, limit)) {
                     Ok(()) => ExitCode::SUCCESS,
                     Err(error) => {
                         cli::say(&format_args!("error: {error:#}"));
@@ -131,24 +131,35 @@ fn run(path: &Path) -> ExitCode {
 }
 
 /// Keeps schedulers from acting while containers go; none with `force`, or without a lock file.
-fn lock_for_drain(settings: &Settings, force: bool) -> Result<Option<Lock>, ExitCode> {
+fn claim_for_drain(settings: &Settings, force: bool) -> Result<Option<Claim>, ExitCode> {
     let Some(lock) = settings.lock.as_ref().filter(|_| !force) else { return Ok(None) };
-    let mut lock = Lock::open(&lock.file).map_err(|error| cli::refuse(&error))?;
-    if !lock.is_held() {
-        let holder = lock.holder().unwrap_or_else(|| "it has not said who it is".to_owned());
+    let mut claim = Claim::make(&lock.file, lock.stalled_after).map_err(|error| cli::refuse(&error))?;
+    if let Some(other) = claim.other() {
         cli::say(&format_args!(
-            "error: another process acts for cluster {} ({holder}); end it first, or use --force",
+            "error: another process acts for cluster {} ({other}); end it first, or use --force",
             settings.controller.cluster
         ));
         return Err(ExitCode::FAILURE);
     }
-    if let Err(error) = lock.sign(&claim::signature("drain", settings, "")) {
-        cli::say(&format_args!("warning: cannot write into {} who acts: {error}", lock.path().display()));
-    }
-    Ok(Some(lock))
+    claim.sign(&claim::signature("drain", settings, ""));
+    Ok(Some(claim))
 }
 
-async fn drain(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<()> {
+/// Drains while the claim is upheld: one that is stopped does not keep schedulers from acting for ever.
+async fn drain(
+    loaded: &Loaded,
+    claim: Option<&mut Claim>,
+    force: bool,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let Some(claim) = claim else { return empty(loaded, force, limit).await };
+    tokio::select! {
+        emptied = empty(loaded, force, limit) => emptied,
+        lost = claim.upheld() => Err(lost.into()),
+    }
+}
+
+async fn empty(loaded: &Loaded, force: bool, limit: Duration) -> anyhow::Result<()> {
     let settings = &loaded.settings;
     let clients = Arc::new(demand::clients(settings.ca_file.clone())?);
     if !force && drain::is_running(settings, &clients.current().await).await {

@@ -335,9 +335,10 @@ fn drain_refuses_while_another_acts_and_keeps_others_from_it() {
     assert_eq!(&line, b"waiting for");
     let second = place.start("second", STALLED_AFTER_MS);
     second.until("it says who acts", || second.not_ready().contains("(drain: pid "));
-    draining.kill().unwrap();
-    draining.wait().unwrap();
+    // As by a terminal's Ctrl-Z: it is ended, and others are not kept from acting.
+    kill(Pid::from_raw(draining.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
     second.until("it takes over", || second.acts());
+    assert_eq!(draining.wait().unwrap().signal(), Some(Signal::SIGKILL as i32));
 }
 
 #[test]
