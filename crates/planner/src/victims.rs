@@ -1,8 +1,8 @@
 //! Victims: which containers of an instance give up their room for more important work there.
 //!
 //! The order in which containers are offered is the order of what is lost with them: first those that are
-//! to go anyway, then the least important; among equals those above their share, those that are unhealthy, those
-//! that have run their `min_runtime_ms`, the youngest. A victim rule is changed here, in [`Offer`], and nowhere else.
+//! to go anyway, then the least important; among equals those above their share, those that have run their
+//! `min_runtime_ms`, those that do no work because they are unhealthy, the youngest. A victim rule is changed here, in [`Offer`], and nowhere else.
 
 use std::cmp::Reverse;
 
@@ -99,8 +99,6 @@ struct Offer {
     priority: Reverse<u32>,
     /// Its service is not above its share.
     within_share: bool,
-    /// It is of use.
-    healthy: bool,
     /// It is younger than its service's `min_runtime_ms`.
     young: bool,
     /// A suspended one loses no running work.
@@ -319,7 +317,6 @@ impl Board<'_> {
                     needed: true,
                     priority: Reverse(service.priority),
                     within_share: true,
-                    healthy: container.fault.is_none(),
                     young,
                     running: !self.is_suspended(instance, Who::Container(position)),
                     work_ms,
@@ -368,7 +365,6 @@ impl Board<'_> {
                     needed: true,
                     priority: Reverse(arrival.priority),
                     within_share: true,
-                    healthy: true,
                     young: false,
                     running: true,
                     work_ms: 0,

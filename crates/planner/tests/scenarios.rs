@@ -674,6 +674,43 @@ fn an_unhealthy_one_is_the_first_to_go() {
 }
 
 #[test]
+fn an_unhealthy_one_is_replaced_before_an_outdated_one() {
+    let mut world = demo();
+    world.demand("web", 4);
+    settled(&mut world);
+    outdate(&mut world, "web");
+    spoil(&mut world, "web", 1, Fault::Unhealthy);
+    let words = world.words(&world.plan());
+    assert!(words[1].contains("in place of web/1 on instance-1, which is unhealthy"), "{words:?}");
+}
+
+#[test]
+fn an_unhealthy_one_of_a_fill_is_in_the_way_of_success_and_is_not_frozen() {
+    let mut world = freezing();
+    world.demand("web", 0);
+    settled(&mut world);
+    spoil(&mut world, "batch", 0, Fault::Unhealthy);
+    let (service, until) = (world.service("batch"), world.now.plus(1_000));
+    let instance = world.state.instance_id("instance-1");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    let plan = world.plan();
+    let outcome = success(&world.state, &plan, world.now);
+    assert_eq!((outcome.success, outcome.blocked_by), (false, vec!["unhealthy"]));
+    // There is no work in it that could be kept.
+    for name in ["instance-2", "instance-3"] {
+        world.instance_state(name, InstanceState::Cordoned);
+    }
+    world.demand("web", 1);
+    let plan = world.plan();
+    let key = world.key("batch", "instance-1", 0);
+    assert!(
+        plan.actions.iter().any(|it| matches!(it, Action::Stop { container, .. } if *container == key)),
+        "{}",
+        world.show(&plan)
+    );
+}
+
+#[test]
 fn one_that_is_not_ready_in_time_goes_and_the_fill_has_its_room_meanwhile() {
     let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
     world.put("web", "instance-1", 0, Phase::Starting, 60_000);
