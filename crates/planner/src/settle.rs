@@ -114,6 +114,7 @@ impl Board<'_> {
         let tally = self.tallies[id.index()];
         let mut excess = tally.kept.saturating_sub(want.limit);
         let mut going = 0;
+        let mut last_proven = None;
         if excess == 0 {
             return;
         }
@@ -130,7 +131,9 @@ impl Board<'_> {
             candidates.extend(there.map(|at| Reverse(self.spare(instance, at))));
         }
         while excess > 0 {
-            let Some(Reverse(candidate)) = candidates.pop() else { break };
+            let outdated = self.tallies[id.index()].outdated;
+            let next = candidates.pop().or_else(|| last_proven.take().filter(|_| outdated == 0));
+            let Some(Reverse(candidate)) = next else { break };
             let (instance, at) = (candidate.instance, candidate.position);
             if !self.spots[instance.index()].fates[at].is_kept() {
                 continue;
@@ -144,6 +147,13 @@ impl Board<'_> {
             let container = self.container(instance, at);
             // What has gone may have ended a trial.
             let spared = self.tallies[id.index()].surplus_over(want.limit).saturating_sub(going);
+            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
+            let now = &self.tallies[id.index()];
+            let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
+            if is_proven && now.proven == 1 && now.outdated > 0 && now.unproven > 0 {
+                last_proven = Some(Reverse(candidate));
+                continue;
+            }
             let on_trial = self.tallies[id.index()].is_on_trial() && self.is_unproven(container);
             let serves = !on_trial && (container.runs() || container.is_unhealthy());
             if serves && spared == 0 || !serves && self.awaits_its_turn(instance, at, excess, want) {
