@@ -118,6 +118,8 @@ pub(crate) struct Tls {
 
 struct State {
     looked_at: Instant,
+    /// A look is under way. One that hangs is to hold one thread, and not one more each second.
+    looking: bool,
     /// Taken before the files were read, so that what changes meanwhile is seen as a change.
     stamps: [Stamp; 3],
     /// The last that could be used. An error only while none ever could.
@@ -132,7 +134,7 @@ impl Tls {
         if let Err(error) = &config {
             error!(engine, %error, "no TLS to the engine");
         }
-        let state = Mutex::new(State { looked_at: Instant::now(), stamps, config });
+        let state = Mutex::new(State { looked_at: Instant::now(), looking: false, stamps, config });
         Self { engine: engine.to_owned(), files, state }
     }
 
@@ -140,7 +142,8 @@ impl Tls {
     pub(crate) async fn config(self: &Arc<Self>) -> Result<Arc<ClientConfig>, Arc<TlsError>> {
         if self.is_due() {
             let looking = Arc::clone(self);
-            // Not on the threads that everything else needs: the files may be on a slow mount.
+            // Not on the threads that everything else needs: the files may be on a slow mount. Whoever calls the engine
+            // bounds the whole of it.
             let looked = tokio::task::spawn_blocking(move || looking.look());
             looked.await.expect("looking does not panic, and is not cancelled");
         }
@@ -150,14 +153,20 @@ impl Tls {
     /// Whether the caller is to look at the files; others go on meanwhile with what there is.
     fn is_due(&self) -> bool {
         let mut state = self.state();
-        let is_due = state.looked_at.elapsed() >= LOOK_INTERVAL;
-        if is_due {
-            state.looked_at = Instant::now();
-        }
+        let is_due = !state.looking && state.looked_at.elapsed() >= LOOK_INTERVAL;
+        state.looking |= is_due;
         is_due
     }
 
+    /// To be called once for each time that it is due.
     fn look(&self) {
+        self.take_in();
+        let mut state = self.state();
+        state.looking = false;
+        state.looked_at = Instant::now();
+    }
+
+    fn take_in(&self) {
         let stamps = self.files.stamps();
         if self.state().stamps == stamps {
             return;

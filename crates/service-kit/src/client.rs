@@ -11,7 +11,7 @@ use reqwest::{Client, ClientBuilder};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::reload::Stamp;
 
@@ -20,6 +20,8 @@ const CA_FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// The file is looked at this often at most, and only when a client is asked for. Looking costs one system call, and
 /// works where notifications do not: mounts, and files that are put in the place of others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A look is waited for no longer: the file may be on a mount that hangs.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,8 @@ pub struct Clients {
 struct State {
     client: Client,
     looked_at: Instant,
+    /// A look is under way. One that hangs is to hold one thread, and not one more each second.
+    looking: bool,
     /// Taken before the file was read, so that what changes meanwhile is seen as a change.
     stamp: Option<Stamp>,
 }
@@ -108,7 +112,7 @@ impl Clients {
     ) -> Result<Self, ClientError> {
         let stamp = ca_file.as_deref().and_then(Stamp::of);
         let client = build(ca_file.as_deref(), setup)?;
-        let state = Mutex::new(State { client, looked_at: Instant::now(), stamp });
+        let state = Mutex::new(State { client, looked_at: Instant::now(), looking: false, stamp });
         Ok(Self { ca_file, setup, state })
     }
 
@@ -117,8 +121,9 @@ impl Clients {
         if self.is_due() {
             let clients = Arc::clone(self);
             // Not on the threads that everything else needs: the file may be on a slow mount.
-            let looked = tokio::task::spawn_blocking(move || clients.look()).await;
-            looked.expect("looking does not panic, and is not cancelled");
+            let looking = tokio::task::spawn_blocking(move || clients.look());
+            // What there is will do where that is not over in time.
+            let _ = timeout(LOOK_WAIT, looking).await;
         }
         self.state().client.clone()
     }
@@ -126,15 +131,22 @@ impl Clients {
     /// Whether the caller is to look at the file; others go on meanwhile with what there is.
     fn is_due(&self) -> bool {
         let mut state = self.state();
-        let due = self.ca_file.is_some() && state.looked_at.elapsed() >= LOOK_INTERVAL;
-        if due {
-            state.looked_at = Instant::now();
-        }
+        let due = self.ca_file.is_some() && !state.looking && state.looked_at.elapsed() >= LOOK_INTERVAL;
+        state.looking |= due;
         due
     }
 
+    /// To be called once for each time that it is due.
     fn look(&self) {
-        let Some(path) = &self.ca_file else { return };
+        if let Some(path) = &self.ca_file {
+            self.take_in(path);
+        }
+        let mut state = self.state();
+        state.looking = false;
+        state.looked_at = Instant::now();
+    }
+
+    fn take_in(&self, path: &Path) {
         let stamp = Stamp::of(path);
         if stamp == self.state().stamp {
             return;
@@ -165,6 +177,24 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_is_the_only_one() {
+        let setup = |builder| builder;
+        let client = build(None, setup).unwrap();
+        let state = State { client, looked_at: Instant::now(), looking: false, stamp: None };
+        let ca_file = Some(PathBuf::from("/nonexistent/ca.pem"));
+        let clients = Clients { ca_file, setup, state: Mutex::new(state) };
+        assert!(!clients.is_due());
+        tokio::time::advance(LOOK_INTERVAL).await;
+        assert!(clients.is_due());
+        tokio::time::advance(LOOK_INTERVAL * 10).await;
+        assert!(!clients.is_due(), "one is under way");
+        clients.look();
+        assert!(!clients.is_due(), "it is just over");
+        tokio::time::advance(LOOK_INTERVAL).await;
+        assert!(clients.is_due());
+    }
 
     #[test]
     fn an_unfit_file_is_named_with_what_is_wrong() {
