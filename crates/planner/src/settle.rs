@@ -131,9 +131,10 @@ impl Board<'_> {
             candidates.extend(there.map(|at| Reverse(self.spare(instance, at))));
         }
         while excess > 0 {
-            let outdated = self.tallies[id.index()].outdated;
-            let next = candidates.pop().or_else(|| last_proven.take().filter(|_| outdated == 0));
-            let Some(Reverse(candidate)) = next else { break };
+            if self.tallies[id.index()].outdated == 0 {
+                candidates.extend(last_proven.take());
+            }
+            let Some(Reverse(candidate)) = candidates.pop() else { break };
             let (instance, at) = (candidate.instance, candidate.position);
             if !self.spots[instance.index()].fates[at].is_kept() {
                 continue;
