@@ -40,7 +40,9 @@ async fn supervise() -> io::Result<ExitCode> {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let mut child = command.args(arguments).spawn()?;
+    // In a group of its own: a terminal's Ctrl-C goes to all of this one's, and a signal that comes twice cuts the end
+    // short.
+    let mut child = command.args(arguments).process_group(0).spawn()?;
     loop {
         let passed_on = tokio::select! {
             ended = child.wait() => return Ok(exit_code(ended?)),
