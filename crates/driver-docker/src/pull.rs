@@ -192,20 +192,13 @@ fn count(layers: &mut HashMap<String, PullProgress>, news: CreateImageInfo) -> P
 }
 
 /// The code for an engine's words about a pull that has failed. It has a status for a few of them only: the rest are
-/// the registry's words, or its own about the way there.
+/// the registry's words, or its own about the way there. Images are named there too: what could be a part of a name
+/// comes last.
 fn code(words: &str) -> &'static str {
     let words = words.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if has(&["no space left on device"]) {
         "no_space"
-    } else if has(&[
-        "unauthorized",
-        "no basic auth credentials",
-        "denied",
-        "authentication required",
-        "forbidden",
-    ]) {
-        "registry_denied"
     } else if has(&[
         "manifest unknown",
         "not found: ",
@@ -229,6 +222,14 @@ fn code(words: &str) -> &'static str {
         "bad gateway",
     ]) {
         "registry_unreachable"
+    } else if has(&[
+        "unauthorized",
+        "no basic auth credentials",
+        "denied",
+        "authentication required",
+        "forbidden",
+    ]) {
+        "registry_denied"
     } else {
         "pull_failed"
     }
@@ -273,6 +274,14 @@ mod tests {
             (
                 "manifest for 127.0.0.1:5055/w:nope not found: manifest unknown: manifest unknown",
                 "image_missing",
+            ),
+            (
+                "manifest for r/forbidden-denied:1 not found: manifest unknown: manifest unknown",
+                "image_missing",
+            ),
+            (
+                r#"Head "https://r/v2/denied/manifests/1": dial tcp 10.0.0.2:443: i/o timeout"#,
+                "registry_unreachable",
             ),
             (
                 r#"Get "http://127.0.0.1:5056/v2/": dial tcp 127.0.0.1:5056: connect: connection refused"#,
