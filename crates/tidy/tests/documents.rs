@@ -15,7 +15,7 @@ fn documents() -> Vec<String> {
     let mut documents = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
     for entry in std::fs::read_dir(root().join("docs")).expect("there are pages") {
         let name = entry.expect("a directory can be read").file_name().to_string_lossy().into_owned();
-        if name.ends_with(".md") {
+        if std::path::Path::new(&name).extension().is_some_and(|extension| extension == "md") {
             documents.push(format!("docs/{name}"));
         }
     }
