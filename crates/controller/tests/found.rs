@@ -123,3 +123,24 @@ async fn a_predecessors_slow_start_keeps_its_room() {
         scene.assert_sound();
     }
 }
+
+/// A service goes and comes back while an engine that is slow to list still shows what has been stopped meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_comes_back_at_once_is_not_started_twice() {
+    for seed in 0..50 {
+        let mut scene = Scene::rough(seed, false, 200);
+        let wiring = scene.wiring();
+        let running = scene.start_with(wiring.clone());
+        // Started, and not listed yet.
+        scene.engine().until(|engine| engine.count("priority1", Phase::Running) == 4).await;
+        pass_ms(30).await;
+        let with = scene.settings.clone();
+        let mut without = with.clone();
+        without.services.retain(|settings| settings.service.name != "priority1");
+        running.handle.update(without, wiring.clone()).await.expect("it is sound");
+        pass_ms(160).await;
+        running.handle.update(with, wiring).await.expect("it is sound");
+        running.until_success(5_000, 4, 5).await;
+        assert!(scene.engine().history().over_capacity().is_empty(), "seed {seed}: over capacity");
+    }
+}

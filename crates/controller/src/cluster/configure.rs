@@ -143,6 +143,8 @@ impl Cluster {
     fn holds_anything(&self, service: ServiceId) -> bool {
         self.state.containers().any(|container| container.key.service == service)
             || self.operations.keys().any(|key| key.service == service)
+            // Forgotten with its service, what has ended would come back with an observation that is under way.
+            || self.facts.values().any(|fact| fact.key.service == service)
     }
 
     /// Services that are in the state only for containers that are gone by now.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use controller::{ServiceView, View};
 use driver::Generation;
-use driver_testkit::sim::{Actor, Happening, History, SimContainerView, SimEngine};
+use driver_testkit::sim::{Actor, Entry, Happening, History, Occupancy, SimContainerView, SimEngine};
 use planner::{InstanceState, OnPreempt, Phase, Service, ServiceKind};
 
 use crate::support::CLUSTER;
@@ -14,9 +14,9 @@ use crate::support::CLUSTER;
 /// a call may take (70 s), and an observation.
 const MET_FOR_MS: u64 = 75_000;
 
-/// What somebody has suspended, and is being ended, gives its slot to whoever waits for it too early, unless it has been
-/// observed: as long as the slowest listing takes.
-const UNSEEN_FOR_MS: u64 = 10_000;
+/// How long a slow call takes at most. What somebody has suspended, and is being ended, gives its slot to whoever waits
+/// for it too early, unless it has been listed since.
+const SLOWEST_CALL_MS: u64 = 10_000;
 
 /// How many slots there are for us on each instance.
 pub type Slots = BTreeMap<String, u64>;
@@ -129,17 +129,19 @@ pub fn settled(engines: &[SimEngine], wanted: &[Wanted], slots: &Slots) -> Resul
 }
 
 /// What must hold of an engine's history. `excused` holds, by instance, the moments at which somebody else may have
-/// taken of its room: what we had begun then may still land on it.
+/// taken of its room: what we had begun then may still land on it. `kills` holds the moments at which a controller has
+/// died: a thaw that it had asked for may come as late as a slow call takes, and nothing tells its successor of it.
 pub fn history_is_sound(
     history: &History,
     excused: &BTreeMap<String, Vec<u64>>,
+    kills: &[u64],
     idempotent: bool,
 ) -> Result<(), String> {
     let by_others = |instance: &str, at_ms: u64| {
         let taken = history.entries().iter().any(|entry| {
             let for_ms = match entry.what {
                 Happening::Starting | Happening::Thawed => MET_FOR_MS,
-                Happening::Frozen => UNSEEN_FOR_MS,
+                Happening::Frozen => SLOWEST_CALL_MS,
                 _ => return false,
             };
             entry.by == Actor::Hand
@@ -151,7 +153,19 @@ pub fn history_is_sound(
                 .get(instance)
                 .is_some_and(|moments| moments.iter().any(|&of| (of..=of + MET_FOR_MS).contains(&at_ms)))
     };
-    let over = history.over_capacity().into_iter().find(|over| !by_others(&over.instance, over.at_ms));
+    let by_the_dead = |over: &Occupancy| {
+        let died = kills.iter().any(|&at_ms| (at_ms..=at_ms + SLOWEST_CALL_MS).contains(&over.at_ms));
+        let thawed = |entry: &Entry| {
+            entry.what == Happening::Thawed
+                && entry.at_ms == over.at_ms
+                && over.container.as_ref() == Some(&entry.container)
+        };
+        died && history.entries().iter().any(thawed)
+    };
+    let over = history
+        .over_capacity()
+        .into_iter()
+        .find(|over| !by_others(&over.instance, over.at_ms) && !by_the_dead(over));
     if let Some(over) = over {
         return Err(format!("over capacity: {over:?}"));
     }

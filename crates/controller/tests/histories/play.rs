@@ -72,6 +72,8 @@ struct Play<'a> {
     starts: u64,
     clock_by_ms: i64,
     foreign: u64,
+    /// When controllers were killed.
+    kills: Vec<u64>,
     /// By instance: when somebody else may have taken of its room.
     excused: BTreeMap<String, Vec<u64>>,
 }
@@ -125,6 +127,7 @@ impl<'a> Play<'a> {
             starts: 0,
             clock_by_ms: 0,
             foreign: 0,
+            kills: Vec::new(),
             excused: BTreeMap::new(),
         };
         for at in 0..play.services.len() {
@@ -194,6 +197,7 @@ impl<'a> Play<'a> {
     /// As SIGKILL does: no task of it goes on, what has reached the engines does.
     async fn kill(&mut self) -> Result<(), String> {
         let Some((_, task)) = self.running.take() else { return Ok(()) };
+        self.kills.push(self.now_ms());
         task.abort();
         match task.await {
             Err(error) if error.is_cancelled() => Ok(()),
@@ -395,8 +399,10 @@ impl<'a> Play<'a> {
 
     /// Does it to the `nth` of those to which it can be done, if there is one.
     fn by_hand(&self, deed: Deed, nth: usize) {
-        let fits = |container: &SimContainerView| {
+        let fits = |engine: usize, container: &SimContainerView| {
             container.subject.labels.is_some()
+                // Where the engine can suspend nothing, nobody can.
+                && (!matches!(deed, Deed::Pause) || self.script.engines[engine].freeze)
                 && match deed {
                     Deed::Exit { .. } | Deed::Pause => container.phase == Phase::Running,
                     Deed::Remove => true,
@@ -404,12 +410,12 @@ impl<'a> Play<'a> {
                     Deed::Start => matches!(container.phase, Phase::Created | Phase::Exited),
                 }
         };
-        let of_all = |engine: &'_ SimEngine| engine.containers().into_iter().filter(fits).collect::<Vec<_>>();
         let all: Vec<(usize, SimContainerView)> = self
             .engines
             .iter()
             .enumerate()
-            .flat_map(|(at, engine)| of_all(engine).into_iter().map(move |container| (at, container)))
+            .flat_map(|(at, engine)| engine.containers().into_iter().map(move |container| (at, container)))
+            .filter(|(at, container)| fits(*at, container))
             .collect();
         if all.is_empty() {
             return;
@@ -499,7 +505,7 @@ impl<'a> Play<'a> {
         for (engine, draw) in self.engines.iter().zip(&self.script.engines) {
             let history = engine.history();
             actions += history.entries().iter().filter(|entry| entry.by == Actor::Driver).count() as u64;
-            judge::history_is_sound(&history, &self.excused, draw.idempotent)?;
+            judge::history_is_sound(&history, &self.excused, &self.kills, draw.idempotent)?;
         }
         Ok(Figures {
             actions,
@@ -528,6 +534,19 @@ impl<'a> Play<'a> {
         }
         if let Some((handle, _)) = &self.running {
             story.push_str(&judge::in_words(&handle.view()));
+            let all = controller::DecisionQuery { limit: 1_000, ..controller::DecisionQuery::default() };
+            for decision in handle.decisions(&all).iter().rev() {
+                let _ = writeln!(
+                    story,
+                    "decided {} {:?}",
+                    decision.decided_at.0 % 1_000_000,
+                    decision.woken_by.names()
+                );
+                for action in &decision.actions {
+                    let _ =
+                        writeln!(story, "    {} -> {:?} {:?}", action.words, action.outcome, action.took_ms);
+                }
+            }
         }
         story
     }
