@@ -30,12 +30,17 @@ pub(crate) struct Scheduler<'a> {
     pub(crate) image: &'a str,
     pub(crate) network: &'a str,
     pub(crate) demand_url: &'a str,
+    /// Further lines of the service whose demand is followed.
+    pub(crate) important_lines: &'a str,
+    /// Further lines of the service that fills.
+    pub(crate) fill_lines: &'a str,
 }
 
 impl Scheduler<'_> {
     /// force12-scheduler's: the instances, one service on demand, one that fills.
     pub(crate) fn to_toml(&self) -> String {
-        let Self { listen, cluster, instances, image, network, demand_url } = self;
+        let Self { listen, cluster, instances, image, network, demand_url, important_lines, fill_lines } =
+            self;
         let instance = |(name, engine_lines): &(&str, String)| {
             format!(
                 r#"
@@ -65,6 +70,7 @@ network = "{network}"
 stop_grace_ms = 1000
 read_only_root = true
 log = {{ driver = "json-file", options = {{ max-size = "1m", max-file = "1" }} }}
+{important_lines}
 
 [[service]]
 name = "{FILL}"
@@ -75,6 +81,7 @@ network = "{network}"
 stop_grace_ms = 1000
 read_only_root = true
 log = {{ driver = "json-file", options = {{ max-size = "1m", max-file = "1" }} }}
+{fill_lines}
 "#
         )
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bollard::Docker;
+use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use futures_util::TryStreamExt as _;
 
@@ -151,6 +152,19 @@ impl Engine {
             Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
             other => other.with_context(|| format!("remove the container {id}")),
         }
+    }
+
+    /// What a container has written to its standard output, as far as its log goes back.
+    pub async fn output(&self, id: &str) -> Result<String> {
+        let options = LogsOptionsBuilder::default().stdout(true).build();
+        let parts: Vec<LogOutput> = self
+            .docker
+            .logs(id, Some(options))
+            .try_collect()
+            .await
+            .with_context(|| format!("read the log of the container {id}"))?;
+        let bytes: Vec<u8> = parts.into_iter().flat_map(LogOutput::into_bytes).collect();
+        String::from_utf8(bytes).with_context(|| format!("the output of the container {id} is no text"))
     }
 
     /// All about one container.

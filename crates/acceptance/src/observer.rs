@@ -26,8 +26,8 @@ pub struct Observer {
 
 #[derive(Default)]
 struct Record {
-    ours: Vec<Event>,
-    strangers: Vec<Event>,
+    ours: Timeline,
+    strangers: Timeline,
     tags: HashMap<String, u64>,
     lost: Option<String>,
 }
@@ -74,13 +74,13 @@ impl Observer {
 
     /// What has been seen of the cluster's containers so far.
     pub fn timeline(&self) -> Result<Timeline> {
-        self.read(|record| Timeline::new(record.ours.clone()))
+        self.read(|record| record.ours.clone())
     }
 
     /// What has been seen of the cluster's containers until now, or until the stream ended: for an engine that is
     /// killed on purpose.
     pub fn seen_to_the_end(&self) -> Vec<Event> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).ours.clone()
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).ours.events().to_vec()
     }
 
     /// Changes with whatever is seen.
@@ -91,7 +91,7 @@ impl Observer {
     /// What has been seen of the run's strangers so far: whatever stands here beside their own creation and
     /// start, somebody did to them.
     pub fn strangers(&self) -> Result<Timeline> {
-        self.read(|record| Timeline::new(record.strangers.clone()))
+        self.read(|record| record.strangers.clone())
     }
 
     /// Returns when everything that happened before this call has been seen: `image` is tagged once more with
@@ -110,7 +110,7 @@ impl Observer {
         bound: Duration,
         found: impl Fn(&Timeline) -> Option<T>,
     ) -> Result<T> {
-        self.until(what, bound, |record| found(&Timeline::new(record.ours.clone()))).await
+        self.until(what, bound, |record| found(&record.ours)).await
     }
 
     /// Waits until a stranger has seen `action`, at most `bound`; `what` names it.
@@ -122,7 +122,7 @@ impl Observer {
         id: &str,
     ) -> Result<Event> {
         self.until(what, bound, |record| {
-            record.strangers.iter().find(|event| event.id == id && event.action == action).cloned()
+            record.strangers.events().iter().find(|event| event.id == id && event.action == action).cloned()
         })
         .await
     }

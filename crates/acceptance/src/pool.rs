@@ -77,6 +77,8 @@ impl Pool {
                     image: &image,
                     network: "host",
                     demand_url: &demand_url,
+                    important_lines: "",
+                    fill_lines: "",
                 };
                 config.to_toml()
             },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use api_types::decision::Decisions;
-use api_types::snapshot::Snapshot;
+use api_types::snapshot::{Phase, Snapshot};
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -56,6 +56,10 @@ pub struct Options {
     pub history_window_ms: u64,
     /// Variables of every service.
     pub environment: Vec<(&'static str, String)>,
+    /// Further lines of the important service's configuration.
+    pub important_lines: &'static str,
+    /// Further lines of the fill service's.
+    pub fill_lines: &'static str,
 }
 
 impl Default for Options {
@@ -67,6 +71,8 @@ impl Default for Options {
             seed: 1,
             history_window_ms: 900_000,
             environment: Vec::new(),
+            important_lines: "",
+            fill_lines: "",
         }
     }
 }
@@ -92,7 +98,8 @@ pub struct Stack {
     // Dropped in this order: what was made goes once the services have ended, then the next run has its turn.
     _cleanup: Cleanup,
     _directory: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    /// None beside another stack, which has it.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// A container of somebody else's, as it was before Force12 began.
@@ -106,6 +113,15 @@ impl Stack {
     /// Builds the services where that is needed, makes the image and the strangers, and starts all services.
     pub async fn start(options: Options) -> Result<Self> {
         let turn = TURN.lock().await;
+        Self::start_in(Some(turn), options).await
+    }
+
+    /// Starts a second one on the same engine, which is to go before this one does.
+    pub async fn start_beside(&self, options: Options) -> Result<Self> {
+        Self::start_in(None, options).await
+    }
+
+    async fn start_in(turn: Option<MutexGuard<'static, ()>>, options: Options) -> Result<Self> {
         let engine = Engine::connect().await?;
         let binaries = Binaries::locate().await?;
         let directory = tempfile::tempdir()?;
@@ -137,6 +153,8 @@ impl Stack {
                 image: &image,
                 network: options.network,
                 demand_url: &demand_rng.url("/v1/demand"),
+                important_lines: options.important_lines,
+                fill_lines: options.fill_lines,
             };
             config.to_toml()
         })?;
@@ -199,6 +217,22 @@ impl Stack {
         as_wanted: impl Fn(&Snapshot) -> bool,
     ) -> Result<Snapshot> {
         self.scheduler.get_until("/v1/snapshot", what, bound, as_wanted).await
+    }
+
+    /// Waits until the scheduler has nothing left to do for a demand of `important`: all that is wanted runs, with
+    /// at least `standby` of the important service frozen, and nothing is on its way anywhere.
+    pub async fn settled(&self, important: u32, standby: u32, bound: Duration) -> Result<()> {
+        let what = format!("{important} of {IMPORTANT} running, {standby} kept ready, and nothing under way");
+        self.snapshot_until(&what, bound, |snapshot| {
+            let of = |name: &str| snapshot.services.iter().find(|service| service.name == name);
+            let containers = snapshot.instances.iter().flat_map(|instance| &instance.containers);
+            snapshot.success == Some(true)
+                && of(IMPORTANT).is_some_and(|own| own.demand == Some(important) && own.standby >= standby)
+                && snapshot.services.iter().all(|service| service.starting + service.stopping == 0)
+                && containers.into_iter().all(|one| matches!(one.phase, Phase::Running | Phase::Frozen))
+        })
+        .await?;
+        Ok(())
     }
 
     /// The latest decisions about a service, newest first.

@@ -109,6 +109,18 @@ impl Timeline {
         Self { events }
     }
 
+    /// Adds one; after those of the same moment.
+    pub fn push(&mut self, event: Event) {
+        // Nearly always the last: the engine reports in order but for calls that it serves at once.
+        let behind = self.events.iter().rev().take_while(|other| other.at > event.at).count();
+        self.events.insert(self.events.len() - behind, event);
+    }
+
+    /// Those after a moment, in order.
+    pub fn after(&self, at: Nanos) -> &[Event] {
+        &self.events[self.events.partition_point(|event| event.at <= at)..]
+    }
+
     /// In order.
     pub fn events(&self) -> &[Event] {
         &self.events

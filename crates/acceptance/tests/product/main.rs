@@ -8,6 +8,7 @@ mod edges;
 mod ends;
 mod extremes;
 mod failing;
+mod freezing;
 mod kills;
 mod observing;
 mod pulls;

@@ -1,0 +1,79 @@
+//! Preemption by freezing: what is preempted loses nothing, and the scheduler does not grow.
+
+use std::collections::BTreeSet;
+
+use acceptance::observer::now_ns;
+use acceptance::stack::{FILL, Options, SLOTS, Stack};
+use acceptance::timeline::{Event, MS};
+
+use crate::BOUND;
+
+/// How many important containers come and go at once: one on each instance.
+const STEP: u32 = 3;
+
+/// The scheduler's memory may be this much above what it was after the first rounds, in KiB. It keeps decisions and
+/// latencies up to a bound, which takes a few hundred KiB; a page or two are the allocator's.
+const GROWTH_MAX_KIB: u64 = 2_048;
+
+/// Of all rounds, the part after which memory is looked at for the first time: one in five.
+const SETTLING_PART: usize = 5;
+
+/// Demand rises by one container an instance and falls again. Each rise freezes three that count aloud, each fall
+/// thaws three.
+#[tokio::test]
+async fn what_is_preempted_by_freezing_loses_no_count_and_memory_stays_flat() {
+    let swaps = acceptance::from_environment("FORCE12_ACCEPTANCE_SWAPS", 100);
+    let options = Options {
+        important_lines: "freezable = true\nstandby = 1",
+        fill_lines: "freezable = true\non_preempt = \"freeze\"\ncommand = [\"--count-every-ms\", \"50\"]",
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await.unwrap();
+    stack.hold(0).await.unwrap();
+    stack.settled(0, STEP, BOUND).await.unwrap();
+    let begun = now_ns();
+    let mut memory_kib = Vec::new();
+    let mut frozen = 0;
+    // A round that freezes nothing shows nothing.
+    for _ in 0..swaps {
+        for demand in [STEP, 0] {
+            stack.hold(demand).await.unwrap();
+            stack.settled(demand, 0, BOUND).await.unwrap();
+        }
+        memory_kib.push(stack.scheduler.resident_kib().unwrap());
+        let seen = stack.observer.timeline().unwrap();
+        let pauses = seen.after(begun).iter().filter(|event| is_fill(event, "pause"));
+        frozen = u64::try_from(pauses.count()).unwrap();
+        if frozen >= swaps {
+            break;
+        }
+    }
+    assert!(frozen >= swaps, "{frozen} were frozen; {swaps} were to be");
+    stack.settled(0, STEP, BOUND).await.unwrap();
+    println!(
+        "{frozen} preempted in {} ms; memory of the scheduler, KiB: {memory_kib:?}",
+        (now_ns() - begun) / MS
+    );
+
+    let seen = stack.checked_timeline().await.unwrap();
+    let lost: Vec<&Event> = seen.after(begun).iter().filter(|event| is_fill(event, "die")).collect();
+    assert!(lost.is_empty(), "what was to be frozen has ended: {lost:#?}");
+    let started = seen.of("start").filter(|event| event.service == FILL);
+    let counters: BTreeSet<&str> = started.map(|event| event.id.as_str()).collect();
+    assert!(counters.len() >= usize::try_from(SLOTS).unwrap(), "{counters:?}");
+    for counter in counters {
+        let output = stack.engine.output(counter).await.unwrap();
+        let numbers: Vec<u64> = output.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(!numbers.is_empty(), "{counter} never counted");
+        let lost = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1);
+        assert_eq!(lost, None, "{counter} lost count");
+    }
+
+    let at_first = memory_kib[memory_kib.len() / SETTLING_PART];
+    let at_last = memory_kib[memory_kib.len() - 1];
+    assert!(at_last <= at_first + GROWTH_MAX_KIB, "memory grew from {at_first} to {at_last} KiB");
+}
+
+fn is_fill(event: &Event, action: &str) -> bool {
+    event.service == FILL && event.action == action
+}
