@@ -6,8 +6,8 @@
 //! been promised at this moment: a start that needs more waits for containers that are leaving.
 
 use crate::model::{
-    Container, ContainerKey, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation, Phase,
-    Resources, ServiceId,
+    Container, ContainerKey, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation,
+    Overlap, Phase, Resources, ServiceId,
 };
 use crate::reasons::{StartReason, StopReason};
 use crate::standing::Standing;
@@ -49,6 +49,8 @@ pub(crate) struct Spot {
     pub(crate) free_now: Resources,
     /// More is taken than there is: whoever starts waits for everything that leaves.
     pub(crate) overfull: bool,
+    /// As `overfull`, apart from what is being frozen beside containers that overlap with it.
+    pub(crate) overfull_beyond_swaps: bool,
     /// Containers on their way out already, with what of their room is not promised to anyone.
     pub(crate) leaving: Vec<(ContainerKey, Resources)>,
     /// By position in [`State::containers_on`].
@@ -376,6 +378,7 @@ impl Spot {
             committed: Resources::ZERO,
             free_now: Resources::ZERO,
             overfull: false,
+            overfull_beyond_swaps: false,
             leaving: Vec::new(),
             fates: Vec::with_capacity(containers.len()),
             arrivals: Vec::new(),
@@ -424,6 +427,7 @@ impl Spot {
         }
         spot.free_now = instance.capacity.minus(taken);
         spot.overfull = !taken.fits(instance.capacity);
+        spot.overfull_beyond_swaps = spot.overfull && !spot.covers_swaps(state, id, taken);
         // Whoever waits already has a claim: first on the room that it waits for, then on what is free, then, to
         // be safe, on whatever else is being cleared. Those with the least to choose from come first.
         let waits_for = |container: &Container, key: ContainerKey| match &container.operation {
@@ -448,6 +452,26 @@ impl Spot {
             spot.leaving.iter_mut().for_each(|(_, room)| draw(room));
         }
         spot
+    }
+
+    /// Whether all that is taken beyond the capacity is room of what is being frozen, taken by containers that overlap
+    /// with it; and leaves it to them.
+    fn covers_swaps(&mut self, state: &State, id: InstanceId, taken: Resources) -> bool {
+        let containers = state.containers_on(id);
+        let overlaps = |container: &Container| state.service(container.key.service).overlap == Overlap::Swap;
+        let freezes = |key: &ContainerKey| {
+            state.container(*key).is_some_and(|container| container.operation == Some(Operation::Freeze))
+        };
+        let mut beyond = taken.minus(self.capacity.cut_to(taken));
+        if beyond.memory_mib > 0 || !containers.iter().any(overlaps) {
+            return false;
+        }
+        for (_, room) in self.leaving.iter_mut().filter(|(key, _)| freezes(key)) {
+            let drawn = beyond.cut_to(*room);
+            *room = room.minus(drawn);
+            beyond = beyond.minus(drawn);
+        }
+        beyond.is_zero()
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    Container, ContainerKey, InstanceId, InstanceState, Millis, Phase, Resources, Service, ServiceId,
-    ServiceKind,
+    Container, ContainerKey, InstanceId, InstanceState, Millis, Operation, Overlap, Phase, Resources,
+    Service, ServiceId, ServiceKind,
 };
 use crate::plan::{Action, Plan};
 use crate::reasons::StopReason;
@@ -30,12 +30,33 @@ pub fn standing(state: &State, container: &Container) -> Standing {
 pub fn capacity(state: &State) -> Result<(), String> {
     for id in state.instance_ids() {
         let instance = state.instance(id);
-        let taken = taken(state, id);
-        if instance.state != InstanceState::Lost && !taken.fits(instance.capacity) {
+        if instance.state != InstanceState::Lost && !is_within_capacity(state, id) {
+            let taken = taken(state, id);
             return Err(format!("{} holds {taken:?} of {:?}", instance.name, instance.capacity));
         }
     }
     Ok(())
+}
+
+/// Whether an instance holds no more than its capacity. What is being frozen may stand beside containers that overlap:
+/// so far, and never in memory, slots and CPU may be taken twice.
+pub fn is_within_capacity(state: &State, id: InstanceId) -> bool {
+    let (mut freezing, mut overlapping) = (Resources::ZERO, Resources::ZERO);
+    for container in state.containers_on(id) {
+        let service = state.service(container.key.service);
+        let room = service.request.minus(service.request.when_frozen());
+        let standing = standing(state, container);
+        if standing == Standing::Leaving && container.operation == Some(Operation::Freeze) {
+            freezing = freezing.plus(room);
+        }
+        if service.overlap == Overlap::Swap
+            && matches!(standing, Standing::Settled | Standing::Busy | Standing::Leaving)
+        {
+            overlapping = overlapping.plus(room);
+        }
+    }
+    let twice = freezing.cut_to(overlapping);
+    taken(state, id).fits(state.instance(id).capacity.plus(twice))
 }
 
 /// What must hold of any plan, made from any state: it acts once on a container and never on one that is
@@ -48,6 +69,7 @@ pub fn plan(state: &State, plan: &Plan) -> Result<(), String> {
         .filter(|container| standing(state, container) == Standing::Leaving)
         .map(|container| container.key)
         .collect();
+    let mut frozen: BTreeSet<ContainerKey> = BTreeSet::new();
     for action in &plan.actions {
         let key = action.container();
         let words = action.words(state);
@@ -75,8 +97,18 @@ pub fn plan(state: &State, plan: &Plan) -> Result<(), String> {
                     return Err(format!("stops what it must not: {words}"));
                 }
                 leaving.insert(key);
+                if matches!(action, Action::Freeze { .. }) {
+                    frozen.insert(key);
+                }
             }
-            Action::Start { after, .. } | Action::Thaw { after, .. } => {
+            Action::Start { after, beside, .. } | Action::Thaw { after, beside, .. } => {
+                let overlaps = state.service(key.service).overlap == Overlap::Swap;
+                if beside
+                    .iter()
+                    .any(|other| !overlaps || !frozen.contains(other) || other.instance != key.instance)
+                {
+                    return Err(format!("does not wait for what it should: {words}"));
+                }
                 if state.instance(key.instance).state != InstanceState::Ready {
                     return Err(format!("starts where it must not: {words}"));
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{ContainerKey, InstanceId, Operation, Resources, ServiceId};
+use crate::model::{ContainerKey, InstanceId, Operation, Overlap, Resources, ServiceId};
 use crate::plan::Action;
 use crate::reasons::{RemoveReason, StopReason};
 use crate::standing::Standing;
@@ -12,14 +12,22 @@ use crate::standing::Standing;
 struct Pool {
     free_now: Resources,
     overfull: bool,
+    overfull_beyond_swaps: bool,
     /// On their way out, with what of their room is not promised yet.
-    leaving: Vec<(ContainerKey, Resources)>,
+    leaving: Vec<Leaving>,
     /// Sent away by this plan, not issued yet.
     sent_away: Vec<SentAway>,
     /// The last new container that was given a number.
     named: Option<ContainerKey>,
     /// Whoever started under one of these would be waited for in place of the one that had it before.
     waited_for: BTreeSet<ContainerKey>,
+}
+
+struct Leaving {
+    key: ContainerKey,
+    room: Resources,
+    /// This plan freezes it: whoever overlaps need not wait for it.
+    freezes: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -82,7 +90,8 @@ impl Board<'_> {
         Pool {
             free_now: spot.free_now,
             overfull: spot.overfull,
-            leaving: spot.leaving.clone(),
+            overfull_beyond_swaps: spot.overfull_beyond_swaps,
+            leaving: spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }).collect(),
             sent_away,
             named: None,
             waited_for: self
@@ -108,7 +117,13 @@ impl Board<'_> {
     ) {
         let request = self.request(arrival.service);
         let mut lacks = if arrival.thaw.is_some() { request.minus(request.when_frozen()) } else { request };
-        let mut after = Vec::new();
+        let overlaps = self.state.service(arrival.service).overlap == Overlap::Swap;
+        let overfull = if overlaps { pool.overfull_beyond_swaps } else { pool.overfull };
+        let (mut after, mut beside) = (Vec::new(), Vec::new());
+        let mut waits_for = |leaving: &Leaving| {
+            let of = if overlaps && leaving.freezes && !overfull { &mut beside } else { &mut after };
+            of.push(leaving.key);
+        };
         let draw = |from: &mut Resources, lacks: &mut Resources| {
             let drawn = lacks.cut_to(*from);
             *from = from.minus(drawn);
@@ -116,38 +131,42 @@ impl Board<'_> {
             !drawn.is_zero()
         };
         draw(&mut pool.free_now, &mut lacks);
-        for (key, residual) in &mut pool.leaving {
-            if draw(residual, &mut lacks) || pool.overfull {
-                after.push(*key);
+        for leaving in &mut pool.leaving {
+            if draw(&mut leaving.room, &mut lacks) || overfull {
+                waits_for(leaving);
             }
         }
-        while !lacks.is_zero() || (pool.overfull && !pool.sent_away.is_empty()) {
+        while !lacks.is_zero() || (overfull && !pool.sent_away.is_empty()) {
             // Its own victims first, then whatever else goes and helps.
             let own = pool.sent_away.iter().position(|going| going.by() == Some(arrival.service));
             let any = || {
                 pool.sent_away.iter().position(|going| {
-                    pool.overfull || !lacks.cut_to(self.gives_when_gone(instance, *going)).is_zero()
+                    overfull || !lacks.cut_to(self.gives_when_gone(instance, *going)).is_zero()
                 })
             };
             let Some(at) = own.or_else(any) else { break };
             let going = pool.sent_away.remove(at);
             actions.push(self.issue_going(instance, going, pool));
-            if let Some((key, residual)) = pool.leaving.last_mut()
-                && (draw(residual, &mut lacks) || pool.overfull)
+            if let Some(leaving) = pool.leaving.last_mut()
+                && (draw(&mut leaving.room, &mut lacks) || overfull)
             {
-                after.push(*key);
+                waits_for(leaving);
             }
         }
         if !lacks.is_zero() || arrival.deferred {
             // Its room is made in two steps; a later plan starts it.
             return;
         }
+        if !after.is_empty() {
+            // Whoever waits for one waits for all: what it waits for is all that the next plan knows of its claim.
+            after.append(&mut beside);
+        }
         if let Some(position) = arrival.thaw {
             let container = self.container(instance, position).key;
-            actions.push(Action::Thaw { container, after, reason: arrival.reason });
+            actions.push(Action::Thaw { container, after, beside, reason: arrival.reason });
         } else {
             let container = self.name(instance, arrival.service, pool);
-            actions.push(Action::Start { container, after, reason: arrival.reason });
+            actions.push(Action::Start { container, after, beside, reason: arrival.reason });
         }
     }
 
@@ -158,7 +177,8 @@ impl Board<'_> {
 
     fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Action {
         let (container, reason) = (self.container(instance, going.position).key, going.reason);
-        pool.leaving.push((container, self.gives_when_gone(instance, going)));
+        let room = self.gives_when_gone(instance, going);
+        pool.leaving.push(Leaving { key: container, room, freezes: going.freeze });
         if going.freeze { Action::Freeze { container, reason } } else { Action::Stop { container, reason } }
     }
 

@@ -50,7 +50,9 @@
 //!
 //! 1. **Capacity.** No action brings an instance above its capacity; what something else brought above it comes back
 //!    ([`invariants::capacity`]). One exception: above it already and with no slot to come, a frozen container ends in
-//!    a slot that it borrows for that moment, since the engine resumes it to end it.
+//!    a slot that it borrows for that moment, since the engine resumes it to end it. And where a service overlaps
+//!    ([`Overlap::Swap`]), its containers begin beside what is being frozen for them: slots and CPU are taken twice for
+//!    as long as that takes, memory never.
 //! 2. **Strict importance.** Nothing is preempted for work of the same or lesser importance; among equals only what is
 //!    above its share gives way ([`invariants::plan`]).
 //! 3. **Meeting demand.** In the order of priority, each service gets its target or what fits beside the more
@@ -84,7 +86,7 @@ mod victims;
 
 pub use model::{
     Container, ContainerKey, Fault, Freshness, Instance, InstanceId, InstanceState, Millis, OnPreempt,
-    OnStale, Operation, Phase, Placement, Reading, Resources, Service, ServiceId, ServiceKind,
+    OnStale, Operation, Overlap, Phase, Placement, Reading, Resources, Service, ServiceId, ServiceKind,
 };
 pub use plan::{Action, Plan, ServicePlan, Success, plan};
 pub use reasons::{NotDone, RemoveReason, StartReason, StopReason};

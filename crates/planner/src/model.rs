@@ -183,6 +183,17 @@ pub enum OnPreempt {
     Freeze,
 }
 
+/// Whether a container of a service may begin to run beside what is being frozen to make room for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overlap {
+    /// It waits until that is frozen.
+    #[default]
+    Never,
+    /// It does not wait: for as long as the freeze takes, the instance holds both, in slots and CPU. Memory is never
+    /// taken twice; and whoever has to wait for one that is stopped waits for all.
+    Swap,
+}
+
 /// Which instance a new container prefers, among those that cost the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
@@ -253,6 +264,8 @@ pub struct Service {
     pub max: u32,
     /// How room is taken from it.
     pub on_preempt: OnPreempt,
+    /// Whether its containers may begin beside what is being frozen for them.
+    pub overlap: Overlap,
     /// Containers kept frozen and ready on each ready instance.
     pub standby_per_instance: u32,
     /// Where new containers go.
@@ -286,6 +299,7 @@ impl Service {
             min: 0,
             max: u32::MAX,
             on_preempt: OnPreempt::Stop,
+            overlap: Overlap::Never,
             standby_per_instance: 0,
             placement: Placement::Spread,
             scale_down_after_ms: 0,

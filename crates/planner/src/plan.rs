@@ -9,7 +9,8 @@ use crate::targets::Notes;
 /// One thing to be done to one container.
 ///
 /// A start or thaw whose `after` is not empty is one half of a swap: the containers in it leave their room
-/// (by an action of the same plan, or by one under way), and it may start to run only when all have.
+/// (by an action of the same plan, or by one under way), and it may start to run only when all have. Those in `beside`
+/// are frozen for it by the same plan; it need not wait for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Stop it, with the grace that its service gives.
@@ -30,8 +31,10 @@ pub enum Action {
     Start {
         /// Which; no container of this key exists, except perhaps one that was created and never started.
         container: ContainerKey,
-        /// Whose room it takes.
+        /// Whose room it takes, once they have left it.
         after: Vec<ContainerKey>,
+        /// Whose room it takes without waiting: its service overlaps, and they are being frozen.
+        beside: Vec<ContainerKey>,
         /// Why.
         reason: StartReason,
     },
@@ -39,8 +42,10 @@ pub enum Action {
     Thaw {
         /// Which.
         container: ContainerKey,
-        /// Whose room it takes.
+        /// Whose room it takes, once they have left it.
         after: Vec<ContainerKey>,
+        /// Whose room it takes without waiting: its service overlaps, and they are being frozen.
+        beside: Vec<ContainerKey>,
         /// Why.
         reason: StartReason,
     },
@@ -108,6 +113,15 @@ impl Action {
         }
     }
 
+    /// The containers whose room it takes while they are still being frozen; empty for everything but a start or thaw
+    /// in a swap of a service that overlaps.
+    pub fn beside(&self) -> &[ContainerKey] {
+        match self {
+            Self::Start { beside, .. } | Self::Thaw { beside, .. } => beside,
+            Self::Stop { .. } | Self::Freeze { .. } | Self::Remove { .. } => &[],
+        }
+    }
+
     /// What is done, as the API has it: `stop`, `freeze`, `start`, `thaw` or `remove`.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -136,10 +150,14 @@ impl Action {
             Self::Remove { reason, .. } => reason.words().to_owned(),
         };
         let mut words = format!("{} {} {reason}", self.kind(), state.describe(self.container()));
-        if !self.after().is_empty() {
-            let names: Vec<String> = self.after().iter().map(|&key| state.describe(key)).collect();
-            words.push_str(", in the room of ");
-            words.push_str(&names.join(" and "));
+        for (how, whose) in
+            [(", in the room of ", self.after()), (", at once in the room of ", self.beside())]
+        {
+            if !whose.is_empty() {
+                let names: Vec<String> = whose.iter().map(|&key| state.describe(key)).collect();
+                words.push_str(how);
+                words.push_str(&names.join(" and "));
+            }
         }
         words
     }

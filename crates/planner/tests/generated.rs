@@ -8,8 +8,8 @@ mod common;
 use common::{NOW, World};
 use planner::{
     Backoff, Container, ContainerKey, Delta, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt,
-    Operation, Phase, Placement, Plan, Reading, Resources, Service, ServiceId, Standing, State, invariants,
-    plan,
+    Operation, Overlap, Phase, Placement, Plan, Reading, Resources, Service, ServiceId, Standing, State,
+    invariants, plan,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -81,6 +81,7 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
             if kind.freezing {
                 service.on_preempt = if freeze { OnPreempt::Freeze } else { OnPreempt::Stop };
                 service.standby_per_instance = if fill { 0 } else { standby };
+                service.overlap = if pack { Overlap::Swap } else { Overlap::Never };
             }
             service.paused = kind.trouble && paused;
             if kind.wild {
@@ -449,7 +450,7 @@ fn check_wild(world: &mut World, order: &[u16]) -> Result<(), TestCaseError> {
         let shown = format!("{world:?}");
         world.step(movable[pick]);
         for &id in &kept {
-            let fits = invariants::taken(&world.state, id).fits(world.state.instance(id).capacity);
+            let fits = invariants::is_within_capacity(&world.state, id);
             prop_assert!(fits, "{id:?} is over its capacity; before:\n{shown}\nafter:\n{world:?}");
         }
     }

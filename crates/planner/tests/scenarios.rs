@@ -6,8 +6,8 @@ mod common;
 
 use common::World;
 use planner::{
-    Action, Backoff, Delta, Fault, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Phase,
-    Placement, Reading, Resources, Service, StopReason, success,
+    Action, Backoff, Delta, Fault, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Overlap,
+    Phase, Placement, Reading, Resources, Service, StopReason, success,
 };
 
 /// The demonstration: three instances of three slots, priority 1 by demand, priority 2 fills.
@@ -785,6 +785,74 @@ fn freeze_and_thaw_keep_the_work() {
     );
     assert_eq!(settled(&mut world), (4, 5));
     assert_eq!(world.state.containers().filter(|c| c.phase == Phase::Frozen).count(), 0);
+}
+
+#[test]
+fn side_by_side_only_what_is_frozen_is_not_waited_for() {
+    let mut world = freezing();
+    let web = Service { overlap: Overlap::Swap, ..Service::demand("web", 1) };
+    world.state = planner::State::new(
+        vec![web, world.state.service(world.service("batch")).clone()],
+        world.state.instances().to_vec(),
+        Millis(0),
+    );
+    world.demand("web", 4);
+    settled(&mut world);
+    world.demand("web", 5);
+    let plan = world.plan();
+    let [Action::Freeze { container, .. }, Action::Start { after, beside, .. }] = plan.actions.as_slice()
+    else {
+        panic!("{}", world.show(&plan));
+    };
+    assert_eq!((after.as_slice(), beside), (&[][..], &vec![*container]));
+    let at_once = format!(", at once in the room of {}", world.state.describe(*container));
+    assert!(world.words(&plan)[1].ends_with(&at_once), "{}", world.show(&plan));
+    // The successor runs first: for that moment the instance holds both, which no check minds, and nothing is done.
+    world.issue(&plan);
+    world.step(plan.actions[1].container());
+    world.step(plan.actions[1].container());
+    let taken = planner::invariants::taken(&world.state, container.instance);
+    assert_eq!(taken.slots, 4);
+    assert_eq!(planner::invariants::capacity(&world.state), Ok(()));
+    assert_eq!(world.plan().actions, []);
+    // A further one waits for none but its own victim, and what is stopped is waited for.
+    world.demand("web", 9);
+    let plan = world.plan();
+    let waits = |instance| {
+        let there = plan.actions.iter().filter(move |it| it.container().instance == instance);
+        there.flat_map(|it| it.after().iter().chain(it.beside())).filter(|&key| key == container).count()
+    };
+    assert_eq!(waits(container.instance), 0, "{}", world.show(&plan));
+    assert!(plan.actions.iter().all(|action| {
+        let stops = |key| {
+            plan.actions.iter().any(|it| matches!(it, Action::Stop { container, .. } if container == key))
+        };
+        !action.beside().iter().any(stops) && action.after().iter().all(stops)
+    }));
+    assert_eq!(settled(&mut world), (9, 0));
+}
+
+#[test]
+fn a_freeze_that_fails_beside_its_successor_is_made_up_for() {
+    let web = Service { overlap: Overlap::Swap, ..Service::demand("web", 1) };
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let mut world = World::pool(vec![web, batch], 1, 2);
+    world.demand("web", 1);
+    settled(&mut world);
+    world.demand("web", 2);
+    let plan = world.plan();
+    world.issue(&plan);
+    let victim = plan.actions[0].container();
+    world.step(plan.actions[1].container());
+    // The engine has not frozen it: it runs, and nothing is under way any more.
+    world.put("batch", "instance-1", victim.ordinal, Phase::Running, 1_000);
+    assert!(planner::invariants::capacity(&world.state).is_err());
+    let plan = world.plan();
+    assert_eq!(
+        world.words(&plan),
+        ["freeze batch/0 on instance-1 because the instance holds more than its capacity"]
+    );
+    assert_eq!(settled(&mut world), (2, 0));
 }
 
 #[test]

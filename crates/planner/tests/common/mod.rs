@@ -32,7 +32,7 @@ impl fmt::Debug for World {
             let s = state.service(id);
             writeln!(
                 out,
-                "{} p{} {:?} w{} {} min {} max {} {:?} standby {} {:?} runtime {} proven {}{}{} demand {:?}",
+                "{} p{} {:?} w{} {} min {} max {} {:?} overlap {:?} standby {} {:?} runtime {} proven {}{}{} demand {:?}",
                 s.name,
                 s.priority,
                 s.kind,
@@ -41,6 +41,7 @@ impl fmt::Debug for World {
                 s.min,
                 s.max,
                 s.on_preempt,
+                s.overlap,
                 s.standby_per_instance,
                 s.placement,
                 s.min_runtime_ms,
