@@ -144,6 +144,16 @@ impl Engine {
             .with_context(|| format!("kill the container {id}"))
     }
 
+    /// Suspends a container.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        self.docker.pause_container(id).await.with_context(|| format!("pause the container {id}"))
+    }
+
+    /// Resumes a container.
+    pub async fn unpause(&self, id: &str) -> Result<()> {
+        self.docker.unpause_container(id).await.with_context(|| format!("unpause the container {id}"))
+    }
+
     /// Removes a container, whatever it does. That it is gone already is well.
     pub async fn remove(&self, id: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
@@ -238,16 +248,20 @@ impl Cleanup {
 impl Drop for Cleanup {
     fn drop(&mut self) {
         let (cluster, images) = (self.cluster.clone(), std::mem::take(&mut self.images));
-        // A thread and a runtime of its own: the one that this is dropped on can't be waited on from here, and
-        // a connection that belongs to it would not be served meanwhile.
-        let work = move || -> Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { Engine::connect().await?.remove_run(&cluster, &images).await })
-        };
-        match std::thread::spawn(work).join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => eprintln!("clean-up of {} failed: {error:#}", self.cluster),
-            Err(_) => eprintln!("clean-up of {} panicked", self.cluster),
-        }
+        clean_up(&self.cluster, async move { Engine::connect().await?.remove_run(&cluster, &images).await });
+    }
+}
+
+/// Does what is to be done as something goes out of scope, to its end; says if it fails, and of what.
+pub fn clean_up(what: &str, work: impl Future<Output = Result<()>> + Send + 'static) {
+    // A thread and a runtime of its own: the one that this is called on can't be waited on from here, and a
+    // connection that belongs to it would not be served meanwhile.
+    let work = move || -> Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    };
+    match std::thread::spawn(work).join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("clean-up of {what} failed: {error:#}"),
+        Err(_) => eprintln!("clean-up of {what} panicked"),
     }
 }

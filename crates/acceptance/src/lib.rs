@@ -27,7 +27,6 @@ mod configs;
 pub mod demand;
 pub mod engine;
 pub mod farm;
-pub mod floor;
 pub mod http;
 pub mod observer;
 pub mod pool;

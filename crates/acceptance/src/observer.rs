@@ -113,6 +113,16 @@ impl Observer {
         self.until(what, bound, |record| found(&record.ours)).await
     }
 
+    /// Waits until `found` finds something in the record of the run's strangers, at most `bound`; `what` names it.
+    pub async fn wait_for_strangers<T>(
+        &self,
+        what: &str,
+        bound: Duration,
+        found: impl Fn(&Timeline) -> Option<T>,
+    ) -> Result<T> {
+        self.until(what, bound, |record| found(&record.strangers)).await
+    }
+
     /// Waits until a stranger has seen `action`, at most `bound`; `what` names it.
     pub async fn wait_for_stranger(
         &self,
@@ -121,8 +131,8 @@ impl Observer {
         action: &str,
         id: &str,
     ) -> Result<Event> {
-        self.until(what, bound, |record| {
-            record.strangers.events().iter().find(|event| event.id == id && event.action == action).cloned()
+        self.wait_for_strangers(what, bound, |strangers| {
+            strangers.events().iter().find(|event| event.id == id && event.action == action).cloned()
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use api_types::decision::Decisions;
 use api_types::snapshot::{Phase, Snapshot};
 use reqwest::Method;
@@ -38,6 +38,9 @@ pub const FILL: &str = "priority2";
 
 /// The operator's token of every service here.
 pub(crate) const TOKEN: &str = "acceptance-operator-token-0123456789";
+
+/// Between two looks whether a changed configuration has been read.
+const CONFIGURE_POLL: Duration = Duration::from_millis(20);
 
 /// One engine, one run at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -98,8 +101,7 @@ pub struct Stack {
     // Dropped in this order: what was made goes once the services have ended, then the next run has its turn.
     _cleanup: Cleanup,
     _directory: TempDir,
-    /// None beside another stack, which has it.
-    _turn: Option<MutexGuard<'static, ()>>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// A container of somebody else's, as it was before Force12 began.
@@ -113,15 +115,6 @@ impl Stack {
     /// Builds the services where that is needed, makes the image and the strangers, and starts all services.
     pub async fn start(options: Options) -> Result<Self> {
         let turn = TURN.lock().await;
-        Self::start_in(Some(turn), options).await
-    }
-
-    /// Starts a second one on the same engine, which is to go before this one does.
-    pub async fn start_beside(&self, options: Options) -> Result<Self> {
-        Self::start_in(None, options).await
-    }
-
-    async fn start_in(turn: Option<MutexGuard<'static, ()>>, options: Options) -> Result<Self> {
         let engine = Engine::connect().await?;
         let binaries = Binaries::locate().await?;
         let directory = tempfile::tempdir()?;
@@ -180,6 +173,21 @@ impl Stack {
         stack.scheduler.start().await?;
         stack.status_api.start().await?;
         Ok(stack)
+    }
+
+    /// Writes the scheduler's configuration, and returns when it has been applied or refused.
+    pub async fn configure(&self, text: &str, bound: Duration) -> Result<()> {
+        let told = || self.scheduler.log().matches("changed configuration ").count();
+        let before = told();
+        std::fs::write(self.scheduler.config(), text)?;
+        let read = async {
+            while told() == before {
+                tokio::time::sleep(CONFIGURE_POLL).await;
+            }
+        };
+        tokio::time::timeout(bound, read)
+            .await
+            .context("the scheduler does not read its changed configuration")
     }
 
     /// Records demand from now on.

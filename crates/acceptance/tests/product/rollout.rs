@@ -1,7 +1,5 @@
 //! Rollouts on the real engine, by editing the scheduler's configuration while it runs.
 
-use std::time::Duration;
-
 use acceptance::observer::now_ns;
 use acceptance::stack::{IMPORTANT, Options, Stack};
 use acceptance::timeline::Nanos;
@@ -21,15 +19,7 @@ pub(crate) async fn change_important(stack: &Stack, lines: &str) -> String {
 
 /// Writes the scheduler's configuration, and returns when it has been applied or refused.
 pub(crate) async fn configure(stack: &Stack, text: &str) {
-    let told = || stack.scheduler.log().matches("changed configuration ").count();
-    let before = told();
-    std::fs::write(stack.scheduler.config(), text).unwrap();
-    let read = async {
-        while told() == before {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(BOUND, read).await.expect("a changed file is read");
+    stack.configure(text, BOUND).await.unwrap();
 }
 
 fn outdated(snapshot: &Snapshot) -> u32 {
