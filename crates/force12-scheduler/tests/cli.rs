@@ -83,13 +83,36 @@ fn a_good_config_is_explained() {
 #[test]
 fn the_examples_are_good_configs() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in [here.join("example.toml"), here.join("../../docker/config/scheduler.toml")] {
+    let demo = here.join("../../docker/config");
+    for file in [
+        here.join("example.toml"),
+        demo.join("scheduler.toml"),
+        demo.join("scheduler-freeze.toml"),
+    ] {
         let mut command = force12_scheduler(&["check", file.to_str().unwrap()]);
         command.env("DATABASE_PASSWORD", "a password").env("REGISTRY_PASSWORD", "another");
         let Ended { code, out, err } = ended(&mut command);
         assert_eq!((code, err.as_str()), (0, ""), "{}", file.display());
         assert!(out.starts_with("cluster "), "{out}");
     }
+}
+
+/// So that what one of them shows differs from what the other shows by freezing alone.
+#[test]
+fn the_demo_with_freezing_is_the_demo_but_for_that() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docker/config");
+    let without_freezing = |file: &str| {
+        let text = std::fs::read_to_string(demo.join(file)).unwrap();
+        let of_freezing = ["freezable", "standby", "on_preempt"];
+        let other = |line: &&str| {
+            let key = line.split(" = ").next().unwrap_or_default();
+            !line.starts_with('#') && !of_freezing.contains(&key)
+        };
+        text.lines().filter(other).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let plain = without_freezing("scheduler.toml");
+    assert!(plain.len() > 40, "{plain:#?}");
+    assert_eq!(without_freezing("scheduler-freeze.toml"), plain);
 }
 
 #[test]
