@@ -84,11 +84,7 @@ fn a_good_config_is_explained() {
 fn the_examples_are_good_configs() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let demo = here.join("../../docker/config");
-    for file in [
-        here.join("example.toml"),
-        demo.join("scheduler.toml"),
-        demo.join("scheduler-freeze.toml"),
-    ] {
+    for file in [here.join("example.toml"), demo.join("scheduler.toml"), demo.join("scheduler-freeze.toml")] {
         let mut command = force12_scheduler(&["check", file.to_str().unwrap()]);
         command.env("DATABASE_PASSWORD", "a password").env("REGISTRY_PASSWORD", "another");
         let Ended { code, out, err } = ended(&mut command);
