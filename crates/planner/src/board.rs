@@ -24,6 +24,10 @@ pub(crate) enum Fate {
     Thaws,
     /// A created one is used for a start.
     Used,
+    /// A frozen one ends without a slot of its own: in that of the lender at this position, or by SIGKILL.
+    Ends { reason: StopReason, lender: Option<usize> },
+    /// It is frozen for a moment, and a frozen one ends in its room.
+    Lends,
     /// Its instance does not answer: it is not counted, and nothing is asked of it.
     Lost,
 }
@@ -57,6 +61,8 @@ pub(crate) struct Spot {
     pub(crate) fates: Vec<Fate>,
     pub(crate) arrivals: Vec<Arrival>,
     pub(crate) frozen: Frozen,
+    /// Frozen ones that are to end, by position, and had no room for it when that was decided.
+    pub(crate) to_end: Vec<(usize, StopReason)>,
 }
 
 /// What is frozen on an instance, or will be: the bounds for it are of the instance.
@@ -142,6 +148,11 @@ impl<'a> Board<'a> {
     pub(crate) fn to_end(&self, service: ServiceId) -> Resources {
         let request = self.request(service);
         request.minus(request.when_frozen())
+    }
+
+    /// What an arrival takes besides what it has already.
+    pub(crate) fn to_arrive(&self, arrival: &Arrival) -> Resources {
+        if arrival.thaw.is_some() { self.to_end(arrival.service) } else { self.request(arrival.service) }
     }
 
     /// Whether a container may be told to go at this moment: a frozen one needs room to end in.
@@ -278,7 +289,7 @@ impl<'a> Board<'a> {
 impl Fate {
     /// Whether the container runs or will, as far as is decided.
     pub(crate) const fn is_kept(self) -> bool {
-        matches!(self, Self::Stays(Standing::Settled | Standing::Busy | Standing::Waiting))
+        matches!(self, Self::Stays(Standing::Settled | Standing::Busy | Standing::Waiting) | Self::Lends)
     }
 }
 
@@ -383,6 +394,19 @@ impl Spot {
             fates: Vec::with_capacity(containers.len()),
             arrivals: Vec::new(),
             frozen: Frozen::default(),
+            to_end: Vec::new(),
+        };
+        let lenders: Vec<ContainerKey> = containers
+            .iter()
+            .filter_map(|container| match &container.operation {
+                Some(Operation::Evict { after }) => Some(after),
+                _ => None,
+            })
+            .flatten()
+            .copied()
+            .collect();
+        let is_lent = |key: &ContainerKey| {
+            state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
         };
         let mut taken = Resources::ZERO;
         let mut waiting = Vec::new();
@@ -409,6 +433,23 @@ impl Spot {
                     tally.count_in(Counted::of(state, container, now));
                     waiting.push(container);
                 }
+                // What lends its room has it again soon; until then it is on its way.
+                Standing::Leaving if lenders.contains(&container.key) && is_lent(&container.key) => {
+                    spot.committed = spot.committed.plus(request);
+                    let counted = Counted::of(state, container, now);
+                    tally.count_in(Counted { running: false, unproven: false, ..counted });
+                }
+                Standing::Ending => {
+                    spot.frozen.add(request);
+                    match &container.operation {
+                        // What was to lend its room leaves it for good: one after the other.
+                        Some(Operation::Evict { after }) if !after.iter().any(is_lent) => {
+                            spot.leaving.push((container.key, request));
+                            waiting.push(container);
+                        }
+                        _ => spot.leaving.push((container.key, request.when_frozen())),
+                    }
+                }
                 Standing::Leaving => {
                     let gives = container.gives_back(request);
                     spot.leaving.push((container.key, gives));
@@ -431,7 +472,9 @@ impl Spot {
         // Whoever waits already has a claim: first on the room that it waits for, then on what is free, then, to
         // be safe, on whatever else is being cleared. Those with the least to choose from come first.
         let waits_for = |container: &Container, key: ContainerKey| match &container.operation {
-            Some(Operation::Start { after } | Operation::Thaw { after }) => after.contains(&key),
+            Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) => {
+                after.contains(&key)
+            }
             _ => false,
         };
         waiting.sort_by_key(|container| {

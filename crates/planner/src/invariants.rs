@@ -66,10 +66,11 @@ pub fn plan(state: &State, plan: &Plan) -> Result<(), String> {
     let mut seen: BTreeSet<ContainerKey> = BTreeSet::new();
     let mut leaving: BTreeSet<ContainerKey> = state
         .containers()
-        .filter(|container| standing(state, container) == Standing::Leaving)
+        .filter(|container| matches!(standing(state, container), Standing::Leaving | Standing::Ending))
         .map(|container| container.key)
         .collect();
     let mut frozen: BTreeSet<ContainerKey> = BTreeSet::new();
+    let is_frozen = |it: Option<&Container>| it.is_some_and(|container| container.phase == Phase::Frozen);
     for action in &plan.actions {
         let key = action.container();
         let words = action.words(state);
@@ -114,6 +115,20 @@ pub fn plan(state: &State, plan: &Plan) -> Result<(), String> {
                 }
                 if after.iter().any(|other| !leaving.contains(other) || other.instance != key.instance) {
                     return Err(format!("waits for what does not leave: {words}"));
+                }
+            }
+            Action::Evict { after, .. } => {
+                let lent = after.iter().all(|lender| {
+                    frozen.contains(lender)
+                        && (lender.instance, lender.service) == (key.instance, key.service)
+                });
+                if after.is_empty() || !lent || !is_frozen(existing) {
+                    return Err(format!("evicts what it must not: {words}"));
+                }
+            }
+            Action::Kill { .. } => {
+                if !is_frozen(existing) {
+                    return Err(format!("kills what it must not: {words}"));
                 }
             }
             Action::Remove { .. } => {}
@@ -229,6 +244,27 @@ pub fn no_idle_room(state: &State, now: Millis) -> Result<(), String> {
     Ok(())
 }
 
+/// Of a state in which nothing is under way: no instance has more frozen than its bounds allow, but for what waits for
+/// room to end in and has not waited for too long.
+pub fn frozen_within_bounds(state: &State, now: Millis) -> Result<(), String> {
+    for id in state.instance_ids() {
+        let instance = state.instance(id);
+        let frozen = || state.containers_on(id).iter().filter(|it| it.phase == Phase::Frozen);
+        let waits = |it: &Container| {
+            let since = state.waits_to_end_since(it.key).unwrap_or(now);
+            now < since.plus(instance.evict_after_ms)
+        };
+        let count = u32::try_from(frozen().count()).unwrap_or(u32::MAX);
+        let memory = frozen().map(|it| state.service(it.key.service).request.memory_mib);
+        let memory_mib = memory.fold(0, u64::saturating_add);
+        let beyond = count > instance.frozen_max || memory_mib > instance.frozen_memory_mib;
+        if instance.state != InstanceState::Lost && beyond && !frozen().any(waits) {
+            return Err(format!("{count} with {memory_mib} MiB are frozen on {}", instance.name));
+        }
+    }
+    Ok(())
+}
+
 /// Property 6, of a plan made from a state in which nothing is under way: leave any one preemption out, and
 /// what arrives on its instance for more important work does not fit.
 pub fn no_superfluous_stop(state: &State, plan: &Plan) -> Result<(), String> {
@@ -243,9 +279,9 @@ pub fn no_superfluous_stop(state: &State, plan: &Plan) -> Result<(), String> {
         let gone: Vec<ContainerKey> = plan
             .actions
             .iter()
-            .filter(|other| {
-                matches!(other, Action::Stop { .. } | Action::Freeze { .. } | Action::Thaw { .. })
-            })
+            // What lends its room has it again soon.
+            .filter(|other| !matches!(other, Action::Start { .. } | Action::Remove { .. }))
+            .filter(|other| other.lends_to().is_none())
             .map(Action::container)
             .collect();
         let mut sum = request(victim);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::board::{Arrival, Board, Fate};
 use crate::model::{ContainerKey, InstanceId, Operation, Overlap, Resources, ServiceId};
 use crate::plan::Action;
-use crate::reasons::{RemoveReason, StopReason};
+use crate::reasons::{RemoveReason, StartReason, StopReason};
 use crate::standing::Standing;
 
 /// What is left to give of an instance's room while its actions are issued.
@@ -48,7 +48,7 @@ impl SentAway {
 
 impl Board<'_> {
     /// The actions: by importance of what arrives, each victim before its successor; then what goes for other
-    /// reasons; then removals.
+    /// reasons; then removals; standbys to be warmed come last, with what lends them its room.
     pub(crate) fn issue(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         let mut pools: Vec<Pool> = self.state.instance_ids().map(|instance| self.pool(instance)).collect();
@@ -56,9 +56,14 @@ impl Board<'_> {
         for (instance, spot) in self.state.instance_ids().zip(&self.spots) {
             arrivals.extend(spot.arrivals.iter().map(|&arrival| (arrival, instance)));
         }
-        arrivals.sort_by_key(|(arrival, instance)| (arrival.priority, arrival.service, *instance));
+        let warms = |arrival: &Arrival| arrival.reason == StartReason::Standby;
+        arrivals.sort_by_key(|(arrival, instance)| {
+            (warms(arrival), arrival.priority, arrival.service, *instance)
+        });
+        let mut last = Vec::new();
         for (arrival, instance) in arrivals {
-            self.issue_arrival(&arrival, instance, &mut pools[instance.index()], &mut actions);
+            let actions = if warms(&arrival) { &mut last } else { &mut actions };
+            self.issue_arrival(&arrival, instance, &mut pools[instance.index()], actions);
         }
         for (instance, pool) in self.state.instance_ids().zip(&mut pools) {
             while let Some(next) = pool.sent_away.first().copied() {
@@ -66,9 +71,13 @@ impl Board<'_> {
                 actions.push(self.issue_going(instance, next, pool));
             }
         }
+        for instance in self.state.instance_ids() {
+            self.issue_ends(instance, &mut actions);
+        }
         for (instance, pool) in self.state.instance_ids().zip(&pools) {
             actions.extend(self.removals(instance, pool));
         }
+        actions.append(&mut last);
         actions
     }
 
@@ -99,7 +108,9 @@ impl Board<'_> {
                 .containers_on(instance)
                 .iter()
                 .filter_map(|container| match &container.operation {
-                    Some(Operation::Start { after } | Operation::Thaw { after }) => Some(after),
+                    Some(
+                        Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after },
+                    ) => Some(after),
                     _ => None,
                 })
                 .flatten()
@@ -115,8 +126,7 @@ impl Board<'_> {
         pool: &mut Pool,
         actions: &mut Vec<Action>,
     ) {
-        let request = self.request(arrival.service);
-        let mut lacks = if arrival.thaw.is_some() { request.minus(request.when_frozen()) } else { request };
+        let mut lacks = self.to_arrive(arrival);
         let overlaps = self.state.service(arrival.service).overlap == Overlap::Swap;
         let overfull = if overlaps { pool.overfull_beyond_swaps } else { pool.overfull };
         let (mut after, mut beside) = (Vec::new(), Vec::new());
@@ -167,6 +177,21 @@ impl Board<'_> {
         } else {
             let container = self.name(instance, arrival.service, pool);
             actions.push(Action::Start { container, after, beside, reason: arrival.reason });
+        }
+    }
+
+    /// What ends without a slot of its own.
+    fn issue_ends(&self, instance: InstanceId, actions: &mut Vec<Action>) {
+        for (at, fate) in self.spots[instance.index()].fates.iter().enumerate() {
+            let Fate::Ends { reason, lender } = *fate else { continue };
+            let container = self.container(instance, at).key;
+            let Some(lender) = lender else {
+                actions.push(Action::Kill { container, reason });
+                continue;
+            };
+            let lender = self.container(instance, lender).key;
+            actions.push(Action::Freeze { container: lender, reason: StopReason::Lends { to: container } });
+            actions.push(Action::Evict { container, after: vec![lender], reason });
         }
     }
 

@@ -39,7 +39,8 @@
 //!    it costs least (`placing`) in the room of the cheapest victims (`victims`), unhealthy and outdated containers
 //!    replaced (`replace`); and for whatever is wanted and not done, why ([`NotDone`]).
 //! 5. Standbys, if all demand is met (`standby`).
-//! 6. The decisions become actions in order, each start paired with what it waits for (`issue`).
+//! 6. Frozen containers that are to end, and have no room to end in (`evict`).
+//! 7. The decisions become actions in order, each start paired with what it waits for (`issue`).
 //!
 //! [`success`](fn@success) tells, for a state and its plan, whether everything that is wanted runs.
 //!
@@ -49,10 +50,8 @@
 //! a state and a plan; tests call them on generated clusters after every step.
 //!
 //! 1. **Capacity.** No action brings an instance above its capacity; what something else brought above it comes back
-//!    ([`invariants::capacity`]). One exception: above it already and with no slot to come, a frozen container ends in
-//!    a slot that it borrows for that moment, since the engine resumes it to end it. And where a service overlaps
-//!    ([`Overlap::Swap`]), its containers begin beside what is being frozen for them: slots and CPU are taken twice for
-//!    as long as that takes, memory never.
+//!    ([`invariants::capacity`]). One exception: where a service overlaps ([`Overlap::Swap`]), its containers begin
+//!    beside what is being frozen for them: slots and CPU are taken twice for as long as that takes, memory never.
 //! 2. **Strict importance.** Nothing is preempted for work of the same or lesser importance; among equals only what is
 //!    above its share gives way ([`invariants::plan`]).
 //! 3. **Meeting demand.** In the order of priority, each service gets its target or what fits beside the more
@@ -68,6 +67,7 @@
 //! 10. **Others' containers** never get into a state: the driver reports ours only.
 
 mod board;
+mod evict;
 pub mod invariants;
 mod issue;
 mod model;

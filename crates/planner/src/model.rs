@@ -344,6 +344,8 @@ pub struct Instance {
     pub frozen_max: u32,
     /// At most this much memory in frozen containers.
     pub frozen_memory_mib: u64,
+    /// A frozen container that is to end is killed when it has waited for room to end in for this long; 0 is at once.
+    pub evict_after_ms: u64,
 }
 
 impl Instance {
@@ -355,6 +357,7 @@ impl Instance {
             capacity,
             frozen_max: u32::MAX,
             frozen_memory_mib: Resources::UNLIMITED,
+            evict_after_ms: 10_000,
         }
     }
 }
@@ -400,6 +403,13 @@ pub enum Operation {
     },
     /// It is being stopped.
     Stop,
+    /// It is frozen, and is being stopped in the room that others lend it.
+    Evict {
+        /// The containers whose room it still waits for; one that has left it once is not waited for again.
+        after: Vec<ContainerKey>,
+    },
+    /// It is frozen, and is being ended without running again, in no room.
+    Kill,
     /// It is being frozen.
     Freeze,
     /// It is being removed.

@@ -20,6 +20,22 @@ pub enum Action {
         /// Why.
         reason: StopReason,
     },
+    /// Stop a frozen one, in the room of another container that is frozen meanwhile: the engine resumes it to end it.
+    Evict {
+        /// Which.
+        container: ContainerKey,
+        /// Whose room it takes for that moment, once they have left it; the same plan freezes them.
+        after: Vec<ContainerKey>,
+        /// Why.
+        reason: StopReason,
+    },
+    /// End a frozen one without letting it run again: SIGKILL. It takes no room for that.
+    Kill {
+        /// Which.
+        container: ContainerKey,
+        /// Why.
+        reason: StopReason,
+    },
     /// Suspend it in place.
     Freeze {
         /// Which.
@@ -61,12 +77,16 @@ pub enum Action {
 /// What is to be done now, what is not and why, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which they are to be issued: most important first, a victim before its successor.
+    /// In the order in which they are to be issued: most important first, a victim before its successor, standbys to be
+    /// warmed last. Whoever issues only some of them now issues the first, and plans again for the rest.
     pub actions: Vec<Action>,
     /// What is wanted and was not done, in order of importance.
     pub not_done: Vec<NotDone>,
     /// By service id: the target, and how many it will have once the plan is carried out.
     pub services: Vec<ServicePlan>,
+    /// Frozen containers that are to end and have no room to end in, sorted. To be told back with
+    /// [`Delta::WaitsToEnd`](crate::Delta::WaitsToEnd): they are killed when they have waited for too long.
+    pub waits_to_end: Vec<ContainerKey>,
     /// Time alone changes nothing before this.
     pub next_wake_at: Option<Millis>,
 }
@@ -98,6 +118,8 @@ impl Action {
     pub const fn container(&self) -> ContainerKey {
         match *self {
             Self::Stop { container, .. }
+            | Self::Evict { container, .. }
+            | Self::Kill { container, .. }
             | Self::Freeze { container, .. }
             | Self::Start { container, .. }
             | Self::Thaw { container, .. }
@@ -105,11 +127,11 @@ impl Action {
         }
     }
 
-    /// The containers whose room it takes; empty for everything but a start or thaw in a swap.
+    /// The containers whose room it takes; empty for everything but a start or thaw in a swap, and an eviction.
     pub fn after(&self) -> &[ContainerKey] {
         match self {
-            Self::Start { after, .. } | Self::Thaw { after, .. } => after,
-            Self::Stop { .. } | Self::Freeze { .. } | Self::Remove { .. } => &[],
+            Self::Start { after, .. } | Self::Thaw { after, .. } | Self::Evict { after, .. } => after,
+            Self::Stop { .. } | Self::Kill { .. } | Self::Freeze { .. } | Self::Remove { .. } => &[],
         }
     }
 
@@ -118,14 +140,27 @@ impl Action {
     pub fn beside(&self) -> &[ContainerKey] {
         match self {
             Self::Start { beside, .. } | Self::Thaw { beside, .. } => beside,
-            Self::Stop { .. } | Self::Freeze { .. } | Self::Remove { .. } => &[],
+            Self::Stop { .. }
+            | Self::Evict { .. }
+            | Self::Kill { .. }
+            | Self::Freeze { .. }
+            | Self::Remove { .. } => &[],
         }
     }
 
-    /// What is done, as the API has it: `stop`, `freeze`, `start`, `thaw` or `remove`.
+    /// For a container that is frozen to lend its room: to which one.
+    pub const fn lends_to(&self) -> Option<ContainerKey> {
+        match self {
+            Self::Freeze { reason: StopReason::Lends { to }, .. } => Some(*to),
+            _ => None,
+        }
+    }
+
+    /// What is done, as the API has it: `stop`, `kill`, `freeze`, `start`, `thaw` or `remove`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Stop { .. } => "stop",
+            Self::Stop { .. } | Self::Evict { .. } => "stop",
+            Self::Kill { .. } => "kill",
             Self::Freeze { .. } => "freeze",
             Self::Start { .. } => "start",
             Self::Thaw { .. } => "thaw",
@@ -136,7 +171,10 @@ impl Action {
     /// The code of its reason.
     pub const fn reason_code(&self) -> &'static str {
         match self {
-            Self::Stop { reason, .. } | Self::Freeze { reason, .. } => reason.code(),
+            Self::Stop { reason, .. }
+            | Self::Evict { reason, .. }
+            | Self::Kill { reason, .. }
+            | Self::Freeze { reason, .. } => reason.code(),
             Self::Start { reason, .. } | Self::Thaw { reason, .. } => reason.code(),
             Self::Remove { reason, .. } => reason.code(),
         }
@@ -145,7 +183,10 @@ impl Action {
     /// A sentence: `stop priority2/1 on instance-1 to make room for priority1 (priority 1)`.
     pub fn words(&self, state: &State) -> String {
         let reason = match self {
-            Self::Stop { reason, .. } | Self::Freeze { reason, .. } => reason.words(state),
+            Self::Stop { reason, .. }
+            | Self::Evict { reason, .. }
+            | Self::Kill { reason, .. }
+            | Self::Freeze { reason, .. } => reason.words(state),
             Self::Start { reason, .. } | Self::Thaw { reason, .. } => reason.words(state),
             Self::Remove { reason, .. } => reason.words().to_owned(),
         };
@@ -196,6 +237,7 @@ pub fn plan(state: &State, now: Millis) -> Plan {
             board.place_rest(id, &wants[id.index()]);
         }
     }
+    let waits_to_end = board.evict(&mut notes);
     let services = wants
         .iter()
         .zip(&board.tallies)
@@ -207,7 +249,7 @@ pub fn plan(state: &State, now: Millis) -> Plan {
         .collect();
     let actions = board.issue();
     notes.not_done.sort_by_key(|item| (state.service(item.service()).priority, item.service()));
-    Plan { actions, not_done: notes.not_done, services, next_wake_at: notes.next_wake_at }
+    Plan { actions, not_done: notes.not_done, services, waits_to_end, next_wake_at: notes.next_wake_at }
 }
 
 /// The services of each priority, the most important first; removed ones come last, whatever they were.

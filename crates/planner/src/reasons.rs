@@ -72,6 +72,11 @@ pub enum StopReason {
     FrozenBound,
     /// It has been warmed, and is frozen to be kept ready.
     Standby,
+    /// It is frozen for a moment, and a frozen one of its service ends in its room.
+    Lends {
+        /// The one that ends.
+        to: ContainerKey,
+    },
 }
 
 /// Why a container is removed.
@@ -233,6 +238,7 @@ impl StopReason {
             Self::NotFreezable => "not_freezable",
             Self::FrozenBound => "frozen_bound",
             Self::Standby => "standby",
+            Self::Lends { .. } => "lends",
         }
     }
 
@@ -254,6 +260,9 @@ impl StopReason {
             Self::NotFreezable => "because it is frozen, and its service does not freeze".to_owned(),
             Self::FrozenBound => "because more is frozen there than the instance allows".to_owned(),
             Self::Standby => "to be kept ready".to_owned(),
+            Self::Lends { to } => {
+                format!("for a moment, to lend its room to {}, which ends", state.describe(to))
+            }
         }
     }
 }

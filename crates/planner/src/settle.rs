@@ -309,7 +309,7 @@ impl Board<'_> {
                 let spot = &self.spots[instance.index()];
                 let Fate::Goes {
                     reason: reason @ (StopReason::Preempted { .. } | StopReason::Share { .. }),
-                    ..
+                    freeze,
                 } = spot.fates[at]
                 else {
                     continue;
@@ -317,7 +317,13 @@ impl Board<'_> {
                 if self.container(instance, at).phase == Phase::Frozen {
                     continue;
                 }
-                let arrives = |arrival: &Arrival| arrival.service == id && !arrival.deferred;
+                // One that is thawed has its memory already: what it would leave may be less than what goes.
+                let gives = if freeze { self.to_end(id) } else { self.request(id) };
+                let spares = |arrival: &Arrival| {
+                    spot.committed.minus(self.to_arrive(arrival)).plus(gives).fits(spot.capacity)
+                };
+                let arrives =
+                    |arrival: &Arrival| arrival.service == id && !arrival.deferred && spares(arrival);
                 let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
                 let own_victim = StopReason::Share { by: id };
                 let victim = spot

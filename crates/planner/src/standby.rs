@@ -1,4 +1,4 @@
-//! Standbys and other frozen containers: kept to their number, warmed where they lack, ended where nobody wants them.
+//! Standbys and other frozen containers: warmed where they lack, ended where nobody wants them.
 
 use crate::board::{Arrival, Board, Fate};
 use crate::model::{InstanceId, InstanceState, OnPreempt, Service, ServiceId, ServiceKind};
@@ -30,17 +30,14 @@ impl Board<'_> {
     }
 
     /// Ends frozen containers that nobody wants: of removed services and older generations, on instances that
-    /// are being drained, beyond the standbys of a service that does not freeze, beyond an instance's bounds.
+    /// are being drained, beyond the standbys of a service that does not freeze.
     pub(crate) fn end_frozen(&mut self) {
         for instance in self.state.instance_ids() {
             let state = self.spots[instance.index()].state;
-            let mut rest = Vec::new();
             let mut standbys: Vec<(ServiceId, u32)> = Vec::new();
             for at in 0..self.spots[instance.index()].fates.len() {
                 let container = self.container(instance, at);
-                if self.spots[instance.index()].fates[at] != Fate::Stays(Standing::Frozen)
-                    || container.operation.is_some()
-                {
+                if !self.is_frozen(instance, at) {
                     continue;
                 }
                 let id = container.key.service;
@@ -63,33 +60,14 @@ impl Board<'_> {
                 } else if service.on_preempt == OnPreempt::Stop && standby > service.standby_per_instance {
                     StopReason::FrozenBound
                 } else {
-                    rest.push((
-                        service.priority,
-                        std::cmp::Reverse(self.work_ms(container)),
-                        container.key,
-                        at,
-                    ));
                     continue;
                 };
-                self.end_one_frozen(instance, at, reason);
-            }
-            // Over the bounds the least important goes first, and of these the one with the least work in it.
-            rest.sort_unstable();
-            let bounds = self.state.instance(instance);
-            while let Some((.., at)) = rest.pop() {
-                let spot = &self.spots[instance.index()];
-                if spot.frozen.within(bounds) {
-                    break;
+                if self.may_go_now(instance, at) {
+                    self.send_away(instance, at, reason, false);
+                } else {
+                    self.spots[instance.index()].to_end.push((at, reason));
                 }
-                self.end_one_frozen(instance, at, StopReason::FrozenBound);
             }
-        }
-    }
-
-    /// Ends a frozen container if there is room for it to end in: the engine resumes it for that moment.
-    fn end_one_frozen(&mut self, instance: InstanceId, position: usize, reason: StopReason) {
-        if self.may_go_now(instance, position) {
-            self.send_away(instance, position, reason, false);
         }
     }
 

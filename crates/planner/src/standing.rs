@@ -15,6 +15,9 @@ pub enum Standing {
     Leaving,
     /// Suspended: takes its memory.
     Frozen,
+    /// Suspended, and on its way out without running: by SIGKILL, or as soon as it is lent room. Takes its memory until
+    /// then.
+    Ending,
     /// Created, never started, and nobody is about to: takes nothing.
     Orphan,
     /// Ended: takes nothing.
@@ -35,8 +38,16 @@ impl Container {
             (Some(Operation::Remove), Phase::Starting | Phase::Running) => Standing::Busy,
             (Some(Operation::Remove), Phase::Frozen) => Standing::Frozen,
             (Some(Operation::Freeze), Phase::Frozen) => Standing::Frozen,
-            (Some(Operation::Stop | Operation::Freeze), Phase::Created) => Standing::Orphan,
-            (Some(Operation::Stop | Operation::Freeze), _) | (_, Phase::Stopping) => Standing::Leaving,
+            (
+                Some(Operation::Stop | Operation::Freeze | Operation::Evict { .. } | Operation::Kill),
+                Phase::Created,
+            ) => Standing::Orphan,
+            (Some(Operation::Kill), Phase::Frozen) => Standing::Ending,
+            (Some(Operation::Evict { after }), Phase::Frozen) if !after.iter().all(|&key| left(key)) => {
+                Standing::Ending
+            }
+            (Some(Operation::Stop | Operation::Freeze | Operation::Evict { .. } | Operation::Kill), _)
+            | (_, Phase::Stopping) => Standing::Leaving,
             (Some(Operation::Start { .. } | Operation::Thaw { .. }), Phase::Starting | Phase::Running) => {
                 Standing::Busy
             }
@@ -60,7 +71,9 @@ impl Container {
     pub fn has_left(&self) -> bool {
         match self.phase {
             Phase::Exited | Phase::Created => true,
-            Phase::Frozen => self.operation != Some(Operation::Stop),
+            Phase::Frozen => {
+                !matches!(self.operation, Some(Operation::Stop | Operation::Evict { .. } | Operation::Kill))
+            }
             Phase::Starting | Phase::Running | Phase::Stopping => false,
         }
     }
@@ -69,7 +82,7 @@ impl Container {
     pub fn takes(&self, standing: Standing, request: Resources) -> Resources {
         match standing {
             Standing::Settled | Standing::Busy | Standing::Leaving => request,
-            Standing::Frozen => request.when_frozen(),
+            Standing::Frozen | Standing::Ending => request.when_frozen(),
             // One that waits to be thawed holds its memory all along.
             Standing::Waiting if self.phase == Phase::Frozen => request.when_frozen(),
             Standing::Waiting | Standing::Orphan | Standing::Ended => Resources::ZERO,

@@ -17,6 +17,8 @@ pub struct State {
     /// By service.
     demands: Vec<DemandHistory>,
     backoffs: Vec<Backoff>,
+    /// Frozen containers that have no room to end in, sorted, each with the moment since when.
+    wait_to_end: Vec<(ContainerKey, Millis)>,
     fill_hold_until: Millis,
 }
 
@@ -70,6 +72,13 @@ pub enum Delta {
     ContainerGone(ContainerKey),
     /// Starts are held back until a moment, or no longer (`until` in the past).
     Backoff(Backoff),
+    /// These frozen containers have no room to end in, and no others ([`Plan::waits_to_end`](crate::Plan::waits_to_end)).
+    WaitsToEnd {
+        /// All of them, sorted.
+        containers: Vec<ContainerKey>,
+        /// From when on those wait that did not before.
+        at: Millis,
+    },
 }
 
 /// The demand of one service, as far back as `scale_down_after_ms` needs it.
@@ -128,7 +137,15 @@ impl State {
         }
         let demands = vec![DemandHistory::default(); services.len()];
         let containers = vec![Vec::new(); instances.len()];
-        Self { services, instances, containers, demands, backoffs: Vec::new(), fill_hold_until }
+        Self {
+            services,
+            instances,
+            containers,
+            demands,
+            backoffs: Vec::new(),
+            wait_to_end: Vec::new(),
+            fill_hold_until,
+        }
     }
 
     /// Applies one change. A container of an unknown service or instance is a programming error.
@@ -158,6 +175,10 @@ impl State {
                     .retain(|other| (other.service, other.instance) != (backoff.service, backoff.instance));
                 let at = self.backoffs.partition_point(|other| *other < backoff);
                 self.backoffs.insert(at, backoff);
+            }
+            Delta::WaitsToEnd { containers, at } => {
+                let since = |key| self.waits_to_end_since(key).unwrap_or(at);
+                self.wait_to_end = containers.into_iter().map(|key| (key, since(key))).collect();
             }
         }
     }
@@ -218,6 +239,17 @@ impl State {
     pub fn container(&self, key: ContainerKey) -> Option<&Container> {
         let list = self.containers.get(key.instance.index())?;
         list.binary_search_by_key(&key, |other| other.key).ok().map(|at| &list[at])
+    }
+
+    /// Since when a frozen container has had no room to end in, if it is to end.
+    pub fn waits_to_end_since(&self, key: ContainerKey) -> Option<Millis> {
+        let at = self.wait_to_end.binary_search_by_key(&key, |&(other, _)| other).ok()?;
+        Some(self.wait_to_end[at].1)
+    }
+
+    /// The frozen containers that have no room to end in, sorted.
+    pub fn waiting_to_end(&self) -> impl Iterator<Item = ContainerKey> {
+        self.wait_to_end.iter().map(|&(key, _)| key)
     }
 
     /// The backoffs, also those that are over, sorted.

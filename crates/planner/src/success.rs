@@ -67,7 +67,7 @@ fn idle_or_in_transit(board: &Board<'_>, plan: &Plan) -> bool {
     let planned = plan.actions.iter().any(|action| match action {
         Action::Start { reason, .. } | Action::Thaw { reason, .. } => *reason != StartReason::Standby,
         Action::Stop { container, .. } | Action::Freeze { container, .. } => fills(container.service),
-        Action::Remove { .. } => false,
+        Action::Evict { .. } | Action::Kill { .. } | Action::Remove { .. } => false,
     });
     let in_transit = || {
         state.instance_ids().any(|instance| {

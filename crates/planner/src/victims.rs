@@ -193,15 +193,19 @@ impl Board<'_> {
         }
         let offers = self.offers(instance, &Claimant::RELIEF);
         let (clearing, _) = self.choose(instance, spot.committed, Resources::UNBOUNDED, &offers);
-        // Too much memory in frozen containers, and no slot that one could end in: if none is on its way, the
-        // one that is least important takes it from nobody. A moment above capacity is better than for good.
+        // Too much memory in frozen containers, and no slot that one could end in: if none is on its way, they are
+        // evicted.
         let slot_comes = !spot.leaving.is_empty()
             || clearing.victims.iter().any(|victim| !self.is_suspended(instance, victim.who));
         for &Victim { who, freeze, .. } in &clearing.victims {
             let Who::Container(position) = who else { continue };
-            let waits = slot_comes && !self.may_go_now(instance, position);
-            if !waits && self.container(instance, position).operation.is_none() {
+            if self.container(instance, position).operation.is_some() {
+                continue;
+            }
+            if self.may_go_now(instance, position) {
                 self.send_away(instance, position, StopReason::OverCapacity, freeze);
+            } else if !slot_comes {
+                self.spots[instance.index()].to_end.push((position, StopReason::OverCapacity));
             }
         }
     }

@@ -112,13 +112,35 @@ fn too_much_frozen_memory_ends_where_every_slot_is_taken() {
     world.put("web", "instance-1", 1, Phase::Running, 10);
     world.put("batch", "instance-1", 0, Phase::Frozen, 10);
     lower_memory(&mut world, 1);
-    assert_eq!(kinds(&world), ["stop batch/0 on instance-1"], "no slot comes, and web is worth more");
+    assert_eq!(kinds(&world), ["kill batch/0 on instance-1"], "no slot comes, and web is worth more");
     // A slot comes: the frozen one ends in it.
     change(&mut world, "web", "instance-1", 1, |it| it.operation = Some(Operation::Stop));
     world.demand("web", 1);
     assert!(kinds(&world).is_empty());
     world.finish();
     assert_eq!(kinds(&world), ["stop batch/0 on instance-1"]);
+}
+
+#[test]
+fn the_memory_of_a_victim_is_not_given_back_for_a_thaw_in_its_slot() {
+    let sized = |memory_mib| Resources { memory_mib, ..Resources::ONE_SLOT };
+    let standby = Service { standby_per_instance: 1, request: sized(1), ..Service::demand("batch", 2) };
+    let web = Service { request: sized(2), ..Service::demand("web", 1) };
+    let capacity = Resources { memory_mib: 5, ..Resources::slots_only(3) };
+    let mut world = World::new(vec![web, standby], vec![Instance::ready("instance-1", capacity)]);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("batch", "instance-1", 0, Phase::Frozen, 10);
+    world.put("batch", "instance-1", 1, Phase::Running, 10);
+    world.demand("web", 2);
+    world.demand("batch", 2);
+    let plan = world.plan();
+    assert!(
+        plan.actions.iter().any(|it| it.container() == world.key("web", "instance-1", 1)),
+        "{}",
+        world.show(&plan)
+    );
+    world.converge(4);
+    assert_eq!((world.running("web"), world.running("batch")), (2, 1));
 }
 
 #[test]

@@ -123,7 +123,14 @@ fn instances(kind: Kind) -> impl Strategy<Value = Vec<Instance>> {
             .map(|(number, (slots, memory_mib, state, frozen_max))| {
                 let memory_mib = if kind.sizes { memory_mib } else { Resources::UNLIMITED };
                 let capacity = Resources { slots, cpu_millis: Resources::UNLIMITED, memory_mib };
-                Instance { state, frozen_max, ..Instance::ready(format!("i{number}"), capacity) }
+                // Some kill at once what has no room to end in.
+                let evict_after_ms = if slots % 2 == 0 { 0 } else { 10_000 };
+                Instance {
+                    state,
+                    frozen_max,
+                    evict_after_ms,
+                    ..Instance::ready(format!("i{number}"), capacity)
+                }
             })
             .collect()
     })
@@ -211,8 +218,7 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
     let mut with = state.clone();
     with.apply(Delta::Container(container));
     let fits = invariants::taken(&with, instance).fits(state.instance(instance).capacity);
-    let frozen = with.containers_on(instance).iter().filter(|other| other.phase == Phase::Frozen).count();
-    if kind.wild || fits && frozen <= state.instance(instance).frozen_max as usize {
+    if kind.wild || fits {
         world.state = with;
     }
 }
@@ -233,6 +239,8 @@ fn wild_operation(state: &State, instance: InstanceId, seed: usize) -> Option<Op
         4 => Some(Operation::Stop),
         5 => Some(Operation::Freeze),
         6 => Some(Operation::Remove),
+        7 => Some(Operation::Kill),
+        8 => Some(Operation::Evict { after }),
         _ => None,
     }
 }
@@ -279,6 +287,7 @@ fn check_any_order(world: &mut World, order: &[u16], rounds: usize) -> Result<()
             let faulty = |fault: String| TestCaseError::fail(format!("{fault}\n{}", world.show(&made)));
             invariants::no_idle_room(&world.state, world.now).map_err(faulty)?;
             invariants::demand_met(&world.state, &made, world.now).map_err(faulty)?;
+            invariants::frozen_within_bounds(&world.state, world.now).map_err(faulty)?;
             return Ok(());
         }
         let pick = usize::from(*order.next().unwrap()) % movable.len();
@@ -406,6 +415,8 @@ fn check_any_order_within_capacity(world: &mut World, order: &[u16]) -> Result<(
         let movable = world.movable();
         if movable.is_empty() {
             prop_assert!(made.actions.is_empty());
+            let faulty = |fault: String| TestCaseError::fail(format!("{fault}\n{}", world.show(&made)));
+            invariants::frozen_within_bounds(&world.state, world.now).map_err(faulty)?;
             return Ok(());
         }
         let pick = usize::from(*order.next().unwrap()) % movable.len();
@@ -424,7 +435,8 @@ fn check_wild(world: &mut World, order: &[u16]) -> Result<(), TestCaseError> {
     // More than there is has been promised already: no plan can keep the first moments within capacity.
     let promised = |state: &State, id| {
         let all = state.containers_on(id).iter().map(|it| (it, state.service(it.key.service).request));
-        let waiting = all.filter(|(it, _)| invariants::standing(state, it) == Standing::Waiting);
+        let waits = |it| matches!(invariants::standing(state, it), Standing::Waiting | Standing::Ending);
+        let waiting = all.filter(|(it, _)| waits(it));
         waiting.fold(invariants::taken(state, id), |sum, (_, request)| sum.plus(request))
     };
     let within = |state: &State, id| promised(state, id).fits(state.instance(id).capacity);
@@ -444,6 +456,7 @@ fn check_wild(world: &mut World, order: &[u16]) -> Result<(), TestCaseError> {
             invariants::capacity(&world.state).map_err(faulty)?;
             invariants::no_idle_room(&world.state, world.now).map_err(faulty)?;
             invariants::demand_met(&world.state, &made, world.now).map_err(faulty)?;
+            invariants::frozen_within_bounds(&world.state, world.now).map_err(faulty)?;
             return Ok(());
         }
         let pick = usize::from(*order.next().unwrap()) % movable.len();

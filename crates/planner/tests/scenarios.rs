@@ -855,6 +855,119 @@ fn a_freeze_that_fails_beside_its_successor_is_made_up_for() {
     assert_eq!(settled(&mut world), (2, 0));
 }
 
+/// One instance of three slots, full of batch, with as many frozen as there are ages; batch freezes, two at most.
+fn crowded(frozen_ages_ms: &[u64]) -> World {
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let instance = Instance { frozen_max: 2, ..Instance::ready("instance-1", Resources::slots_only(3)) };
+    let mut world = World::new(vec![Service::demand("web", 1), batch], vec![instance]);
+    world.demand("web", 0);
+    for (ordinal, age_ms) in [(0, 9_000), (1, 1_000), (2, 5_000)] {
+        world.put("batch", "instance-1", ordinal, Phase::Running, age_ms);
+    }
+    for (ordinal, &age_ms) in (3..).zip(frozen_ages_ms) {
+        world.put("batch", "instance-1", ordinal, Phase::Frozen, age_ms);
+    }
+    world
+}
+
+#[test]
+fn beyond_the_bound_the_youngest_running_one_lends_its_room_for_a_graceful_end() {
+    let mut world = crowded(&[20_000, 4_000, 30_000]);
+    let plan = world.plan();
+    assert_eq!(
+        world.words(&plan),
+        [
+            "freeze batch/1 on instance-1 for a moment, to lend its room to batch/4 on instance-1, which ends",
+            "stop batch/4 on instance-1 because more is frozen there than the instance allows, in the room of batch/1 on \
+             instance-1",
+        ]
+    );
+    world.issue(&plan);
+    assert_eq!(world.plan().actions, []);
+    assert_eq!(world.running("batch"), 2);
+    // As soon as the other one has ended, one is thawed: the one with the most work in it. Nobody has the room in between.
+    let (ends, lends) = (world.key("batch", "instance-1", 4), world.key("batch", "instance-1", 1));
+    world.step(lends);
+    let plan = world.plan();
+    assert_eq!(
+        world.words(&plan),
+        ["thaw batch/5 on instance-1 because there is room left, in the room of batch/4 on instance-1"]
+    );
+    world.issue(&plan);
+    world.step(ends);
+    assert_eq!(planner::invariants::capacity(&world.state), Ok(()));
+    world.finish();
+    world.converge(2);
+    assert_eq!(world.running("batch"), 3);
+    assert_eq!(world.state.containers().filter(|it| it.phase == Phase::Frozen).count(), 2);
+}
+
+#[test]
+fn the_lenders_room_goes_to_what_is_more_important_if_that_comes() {
+    let mut world = crowded(&[20_000, 4_000, 30_000]);
+    let plan = world.plan();
+    world.issue(&plan);
+    world.demand("web", 3);
+    let plan = world.plan();
+    assert!(
+        plan.actions.iter().any(|it| it.container().service == world.service("web")),
+        "{}",
+        world.show(&plan)
+    );
+    assert_eq!(settled(&mut world), (3, 0));
+    // Nobody runs that could lend its room: what is frozen waits for some, and is killed when it has waited for long.
+    let waits = world.plan().waits_to_end;
+    assert!(!waits.is_empty());
+    let frozen = |world: &World| world.state.containers().filter(|it| it.phase == Phase::Frozen).count();
+    assert!(frozen(&world) > 2);
+    world.now = world.plan().next_wake_at.unwrap();
+    let plan = world.plan();
+    assert!(plan.actions.iter().all(|it| it.kind() == "kill"), "{}", world.show(&plan));
+    world.converge(2);
+    assert_eq!(frozen(&world), 2);
+}
+
+#[test]
+fn where_nobody_can_lend_room_it_is_killed_when_it_has_waited_for_long() {
+    // What somebody has frozen of a service that does not freeze: its siblings are not frozen either.
+    let instance =
+        Instance { evict_after_ms: 3_000, ..Instance::ready("instance-1", Resources::slots_only(2)) };
+    let mut world = World::new(vec![Service::demand("web", 1), Service::fill("batch", 2)], vec![instance]);
+    world.demand("web", 0);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    world.put("batch", "instance-1", 1, Phase::Running, 10);
+    world.put("batch", "instance-1", 2, Phase::Frozen, 10);
+    let plan = world.plan();
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.waits_to_end, [world.key("batch", "instance-1", 2)]);
+    let due = world.now.plus(3_000);
+    assert_eq!(plan.next_wake_at, Some(due));
+    // It has waited since then, however often it is planned.
+    world.issue(&plan);
+    world.now = Millis(due.0 - 1);
+    let plan = world.plan();
+    assert_eq!((plan.actions.len(), plan.next_wake_at), (0, Some(due)));
+    world.issue(&plan);
+    world.now = due;
+    let plan = world.plan();
+    assert_eq!(
+        world.words(&plan),
+        ["kill batch/2 on instance-1 because it is frozen, and its service does not freeze"]
+    );
+    world.issue(&plan);
+    assert_eq!(world.plan().actions, []);
+    // It takes no slot while it ends: nothing gives way.
+    assert_eq!(planner::invariants::capacity(&world.state), Ok(()));
+    assert_eq!(settled(&mut world), (0, 2));
+    // With room it ends by itself, whenever there is some.
+    world.put("batch", "instance-1", 2, Phase::Frozen, 10);
+    world.issue(&world.plan());
+    world.state.apply(Delta::ContainerGone(world.key("batch", "instance-1", 0)));
+    let plan = world.plan();
+    assert_eq!(plan.actions[0].kind(), "stop", "{}", world.show(&plan));
+    assert_eq!(plan.waits_to_end, []);
+}
+
 #[test]
 fn frozen_with_room_elsewhere_starts_there() {
     let mut world = freezing();

@@ -53,7 +53,15 @@ impl fmt::Debug for World {
         }
         for id in state.instance_ids() {
             let i = state.instance(id);
-            writeln!(out, "{} {:?} {} frozen {}", i.name, i.state, vector(i.capacity), i.frozen_max)?;
+            writeln!(
+                out,
+                "{} {:?} {} frozen {} evict {}",
+                i.name,
+                i.state,
+                vector(i.capacity),
+                i.frozen_max,
+                i.evict_after_ms
+            )?;
             for c in state.containers_on(id) {
                 let age = self.now.since(c.since);
                 let old = if c.outdated { " outdated" } else { "" };
@@ -131,11 +139,14 @@ impl World {
 
     /// Marks every action of a plan as under way.
     pub fn issue(&mut self, plan: &Plan) {
+        self.state.apply(Delta::WaitsToEnd { containers: plan.waits_to_end.clone(), at: self.now });
         for action in &plan.actions {
             let key = action.container();
             let existing = self.state.container(key).cloned();
             let operation = match action {
                 Action::Stop { .. } => Operation::Stop,
+                Action::Evict { after, .. } => Operation::Evict { after: after.clone() },
+                Action::Kill { .. } => Operation::Kill,
                 Action::Freeze { .. } => Operation::Freeze,
                 Action::Start { after, .. } => Operation::Start { after: after.clone() },
                 Action::Thaw { after, .. } => Operation::Thaw { after: after.clone() },
@@ -160,8 +171,9 @@ impl World {
             .containers()
             .filter(|container| match &container.operation {
                 Some(_) if matches!(container.phase, Phase::Stopping | Phase::Exited) => true,
+                Some(Operation::Evict { .. }) if container.phase != Phase::Frozen => true,
                 None => container.phase == Phase::Starting || container.phase == Phase::Stopping,
-                Some(Operation::Start { after } | Operation::Thaw { after }) => {
+                Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) => {
                     after.iter().all(|&key| self.state.container(key).is_none_or(Container::has_left))
                 }
                 Some(_) => true,
@@ -181,7 +193,10 @@ impl World {
         let Some(mut container) = self.state.container(key).cloned() else { return };
         match (&container.operation, container.phase) {
             (_, Phase::Stopping | Phase::Exited)
-            | (Some(Operation::Stop | Operation::Freeze), Phase::Created) => {
+            | (
+                Some(Operation::Stop | Operation::Freeze | Operation::Evict { .. } | Operation::Kill),
+                Phase::Created,
+            ) => {
                 self.state.apply(Delta::ContainerGone(key));
                 return;
             }
@@ -196,7 +211,10 @@ impl World {
                 container.phase = Phase::Frozen;
                 container.operation = None;
             }
-            (Some(Operation::Stop), Phase::Running | Phase::Starting | Phase::Frozen) => {
+            (
+                Some(Operation::Stop | Operation::Evict { .. }),
+                Phase::Running | Phase::Starting | Phase::Frozen,
+            ) => {
                 container.phase = Phase::Stopping;
             }
             _ => {
@@ -211,7 +229,9 @@ impl World {
     fn forget_left(&mut self) {
         let waiting: Vec<Container> = self.state.containers().cloned().collect();
         for mut container in waiting {
-            if let Some(Operation::Start { after } | Operation::Thaw { after }) = &mut container.operation {
+            if let Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) =
+                &mut container.operation
+            {
                 after.retain(|&key| !self.state.container(key).is_none_or(Container::has_left));
                 self.state.apply(Delta::Container(container));
             }
