@@ -1001,6 +1001,42 @@ fn beyond_the_bound_of_frozen_containers_they_are_stopped() {
 }
 
 #[test]
+fn what_a_fall_leaves_over_of_a_service_that_freezes_spares_the_next_rise_a_warm_up() {
+    let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 1) };
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let mut world = World::pool(vec![web, batch], 1, 3);
+    world.demand("web", 1);
+    world.converge(8);
+    world.demand("web", 2);
+    // The rise thaws the standby, and another is warmed in its place.
+    world.converge(8);
+    let all = |world: &World| {
+        let web = world.service("web");
+        world.state.containers().filter(|it| it.key.service == web).count()
+    };
+    assert_eq!((world.running("web"), all(&world)), (2, 3));
+    // Down and up again nothing of it starts, and nothing ends.
+    for demand in [1, 2, 0, 2, 1] {
+        world.demand("web", demand);
+        let plan = world.plan();
+        let kinds = plan.actions.iter().map(Action::kind).collect::<std::collections::BTreeSet<_>>();
+        assert!(kinds.iter().all(|kind| ["freeze", "thaw", "start"].contains(kind)), "{}", world.show(&plan));
+        world.converge(8);
+        assert_eq!((world.running("web"), all(&world)), (demand, 3));
+        assert_eq!(world.running("batch"), 3 - demand);
+    }
+    // The instance's own bounds hold.
+    let bounded = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(3)) };
+    let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 1) };
+    let mut world = World::new(vec![web], vec![bounded]);
+    world.demand("web", 3);
+    world.converge(8);
+    world.demand("web", 0);
+    world.converge(8);
+    assert_eq!((world.running("web"), all(&world)), (0, 1));
+}
+
+#[test]
 fn standbys_are_warmed_in_a_borrowed_slot_and_thawed_on_a_rise() {
     let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
     let mut world = World::pool(vec![web, Service::fill("batch", 2)], 3, 3);
