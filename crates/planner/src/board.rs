@@ -1,123 +1,60 @@
 //! The planner's scratch copy of the cluster: what of each instance is taken, promised, and on its way out.
 //!
-//! Built once a plan from the [`State`]; the phases of the plan write what they decide into it. Two sums are
-//! kept for each instance. `committed` is what will be taken once everything under way and everything decided
+//! Begun once a plan from what the [`State`] keeps of each instance; the phases of the plan write what they decide
+//! into it. Two sums are kept for each instance. `committed` is what will be taken once everything under way and everything decided
 //! has happened: no start is decided that would bring it above capacity. `free_now` is what nobody takes or has
 //! been promised at this moment: a start that needs more waits for containers that are leaving.
 
-use crate::model::{
-    Container, ContainerKey, Fault, Instance, InstanceId, InstanceState, Millis, OnPreempt, Operation,
-    Overlap, Phase, Resources, ServiceId,
-};
-use crate::reasons::{StartReason, StopReason};
+use crate::model::{Container, InstanceId, Millis, OnPreempt, Phase, Resources, ServiceId};
+use crate::reasons::StopReason;
+use crate::spot::{Arrival, Fate, Group, Spots};
 use crate::standing::Standing;
 use crate::state::State;
-
-/// What the plan has in mind for one container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// As it stands: nothing is decided about it.
-    Stays(Standing),
-    /// It gives up its room.
-    Goes { reason: StopReason, freeze: bool },
-    /// A frozen one is resumed.
-    Thaws,
-    /// A created one is used for a start.
-    Used,
-    /// A frozen one ends without a slot of its own: in that of the lender at this position, or by SIGKILL.
-    Ends { reason: StopReason, lender: Option<usize> },
-    /// It is frozen for a moment, and a frozen one ends in its room.
-    Lends,
-    /// Its instance does not answer: it is not counted, and nothing is asked of it.
-    Lost,
-}
-
-/// A start or thaw that has been decided.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
-    pub(crate) service: ServiceId,
-    pub(crate) thaw: Option<usize>,
-    pub(crate) reason: StartReason,
-    /// The priority of its service: victims chosen for it are less important, or equal by share.
-    pub(crate) priority: u32,
-    /// Room is being made in two steps: the stops of what runs are issued now, the rest by a later plan.
-    pub(crate) deferred: bool,
-}
-
-/// One instance.
-#[derive(Clone, Debug)]
-pub(crate) struct Spot {
-    pub(crate) state: InstanceState,
-    pub(crate) capacity: Resources,
-    pub(crate) committed: Resources,
-    pub(crate) free_now: Resources,
-    /// More is taken than there is: whoever starts waits for everything that leaves.
-    pub(crate) overfull: bool,
-    /// As `overfull`, apart from what is being frozen beside containers that overlap with it.
-    pub(crate) overfull_beyond_swaps: bool,
-    /// Containers on their way out already, with what of their room is not promised to anyone.
-    pub(crate) leaving: Vec<(ContainerKey, Resources)>,
-    /// By position in [`State::containers_on`].
-    pub(crate) fates: Vec<Fate>,
-    pub(crate) arrivals: Vec<Arrival>,
-    pub(crate) frozen: Frozen,
-    /// Frozen ones that are to end, by position, and had no room for it when that was decided.
-    pub(crate) to_end: Vec<(usize, StopReason)>,
-}
-
-/// What is frozen on an instance, or will be: the bounds for it are of the instance.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Frozen {
-    pub(crate) count: u32,
-    memory_mib: u64,
-}
-
-/// One service's counts, over all instances that are not lost.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    /// Containers that stay and run, or will: what the target is held against.
-    pub(crate) kept: u32,
-    /// Of these, those that run now and are of use.
-    pub(crate) running: u32,
-    /// Of the running, those of the service's generation that have run for long enough to be trusted.
-    pub(crate) proven: u32,
-    /// Of the running, those of the service's generation that have not.
-    pub(crate) unproven: u32,
-    /// Of the kept, those that have run and are of no use any more.
-    pub(crate) unhealthy: u32,
-    /// Of the kept, those that have not become ready in time.
-    pub(crate) not_ready: u32,
-    /// Of the kept, those on draining instances.
-    pub(crate) on_draining: u32,
-    /// Of the kept, those of an older generation.
-    pub(crate) outdated: u32,
-    /// Of the kept, those that are on their way to running.
-    pub(crate) coming: u32,
-    /// Containers on their way out.
-    pub(crate) leaving: u32,
-    /// The most that it may have: its target, or a fill service's max.
-    pub(crate) limit: u32,
-    /// How many it may have of what its priority has.
-    pub(crate) share: u32,
-    /// On lost instances, still thought to run.
-    pub(crate) on_lost: u32,
-}
+use crate::tally::{Counted, Tally, is_unproven};
 
 /// The whole.
 pub(crate) struct Board<'a> {
     pub(crate) state: &'a State,
     pub(crate) now: Millis,
     /// By instance.
-    pub(crate) spots: Vec<Spot>,
+    pub(crate) spots: Spots<'a>,
     /// By service.
     pub(crate) tallies: Vec<Tally>,
+    /// Changes whenever what a container costs as a victim may have changed on every instance.
+    pub(crate) prices: u32,
 }
 
 impl<'a> Board<'a> {
     pub(crate) fn new(state: &'a State, now: Millis) -> Self {
+        let spots = Spots::new(state);
         let mut tallies = vec![Tally::default(); state.services().len()];
-        let spots = state.instance_ids().map(|id| Spot::new(state, id, now, &mut tallies)).collect();
-        Self { state, now, spots, tallies }
+        for group in spots.iter().flat_map(|spot| &spot.groups) {
+            tallies[group.service.index()].add(&group.tally);
+        }
+        let mut board = Self { state, now, spots, tallies, prices: 0 };
+        for id in state.service_ids() {
+            if board.tallies[id.index()].outdated > 0 {
+                board.count_unproven(id);
+            }
+        }
+        board
+    }
+
+    /// Tells which of a service's containers have yet to show that they keep running: of all counts the only one that
+    /// depends on the time.
+    fn count_unproven(&mut self, id: ServiceId) {
+        let kept = |&(instance, at): &(InstanceId, usize)| self.spots[instance.index()].fates[at].is_kept();
+        let all = self
+            .state
+            .instance_ids()
+            .flat_map(|instance| self.positions(instance, id).map(move |at| (instance, at)));
+        let unproven =
+            all.filter(kept).filter(|&(instance, at)| self.is_unproven(self.container(instance, at)));
+        let unproven = u32::try_from(unproven.count()).unwrap_or(u32::MAX);
+        let tally = &mut self.tallies[id.index()];
+        tally.replaces = true;
+        tally.proven -= unproven;
+        tally.unproven = unproven;
     }
 
     pub(crate) fn container(&self, instance: InstanceId, position: usize) -> &'a Container {
@@ -130,18 +67,31 @@ impl<'a> Board<'a> {
 
     /// Positions of a service's containers on an instance.
     pub(crate) fn positions(&self, instance: InstanceId, service: ServiceId) -> std::ops::Range<usize> {
-        let list = self.state.containers_on(instance);
-        let from = list.partition_point(|container| container.key.service < service);
-        let to = list.partition_point(|container| container.key.service <= service);
-        from..to
+        self.spots[instance.index()].group(service).map_or(0..0, Group::positions)
     }
 
     /// How many containers of a service run on an instance, or will.
     pub(crate) fn count_on(&self, instance: InstanceId, service: ServiceId) -> u64 {
-        let spot = &self.spots[instance.index()];
-        let there = self.positions(instance, service).filter(|&at| spot.fates[at].is_kept()).count();
-        let arriving = spot.arrivals.iter().filter(|arrival| arrival.service == service).count();
-        (there + arriving) as u64
+        self.spots[instance.index()].group(service).map_or(0, |group| u64::from(group.count))
+    }
+
+    /// Those of a group who had been told nothing when the plan began and have no fault, in the order in which they
+    /// would be given up: the youngest first, but those who have not run their `min_runtime_ms` last.
+    ///
+    /// `None` if one is said to begin later than now: then this is not their order.
+    pub(crate) fn in_line(&self, instance: InstanceId, group: &Group) -> Option<impl Iterator<Item = usize>> {
+        let containers = self.state.containers_on(instance);
+        let line = self.spots[instance.index()].youngest_first(group);
+        let since = |at: &u32| containers[*at as usize].since;
+        if line.first().is_some_and(|first| since(first) > self.now) {
+            return None;
+        }
+        let min_runtime_ms = self.state.service(group.service).min_runtime_ms;
+        let young = match min_runtime_ms {
+            0 => 0,
+            _ => line.partition_point(|at| self.now.since(since(at)) < min_runtime_ms),
+        };
+        Some(line[young..].iter().chain(&line[..young]).map(|&at| at as usize))
     }
 
     /// What a frozen container of a service takes besides its memory while it ends: the engine resumes it to end it.
@@ -175,9 +125,12 @@ impl<'a> Board<'a> {
         let container = self.container(instance, position);
         let service = container.key.service;
         let request = self.request(service);
+        let Fate::Stays(standing) = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        let Fate::Stays(standing) = spot.fates[position] else { return };
         spot.fates[position] = Fate::Goes { reason, freeze };
+        if matches!(reason, StopReason::Preempted { .. }) {
+            spot.preempted.add(position, container);
+        }
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.minus(gives);
@@ -188,7 +141,9 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.minus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            self.tallies[service.index()].count_out(Counted::of(self.state, container, self.now));
+            spot.group_mut(service).count -= 1;
+            let (state, now) = (self.state, self.now);
+            self.recount(service, |tally| tally.count_out(Counted::at(state, container, now, tally)));
         }
     }
 
@@ -198,9 +153,10 @@ impl<'a> Board<'a> {
         let service = container.key.service;
         let request = self.request(service);
         let standing = if container.phase == Phase::Frozen { Standing::Frozen } else { Standing::Settled };
+        let Fate::Goes { freeze, .. } = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        let Fate::Goes { freeze, .. } = spot.fates[position] else { return };
         spot.fates[position] = Fate::Stays(standing);
+        spot.preempted.take(position);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.plus(gives);
@@ -211,7 +167,21 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.plus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            self.tallies[service.index()].count_in(Counted::of(self.state, container, self.now));
+            spot.group_mut(service).count += 1;
+            let (state, now) = (self.state, self.now);
+            self.recount(service, |tally| tally.count_in(Counted::at(state, container, now, tally)));
+        }
+    }
+
+    /// Another reason for a container to give up its room.
+    pub(crate) fn retell(&mut self, instance: InstanceId, position: usize, because: StopReason) {
+        let container = self.container(instance, position);
+        let spot = &mut self.spots[instance.index()];
+        let Fate::Goes { reason, .. } = &mut spot.fates[position] else { return };
+        *reason = because;
+        spot.preempted.take(position);
+        if matches!(because, StopReason::Preempted { .. }) {
+            spot.preempted.add(position, container);
         }
     }
 
@@ -227,15 +197,21 @@ impl<'a> Board<'a> {
         }
         spot.committed = spot.committed.plus(needs);
         spot.arrivals.push(arrival);
-        let tally = &mut self.tallies[arrival.service.index()];
-        tally.kept += 1;
-        tally.coming += 1;
+        spot.arriving = spot.arriving.plus(request);
+        spot.group_mut(arrival.service).count += 1;
+        self.recount(arrival.service, |tally| {
+            tally.kept += 1;
+            tally.coming += 1;
+        });
     }
 
     /// Takes back a start that [`Self::bring`] decided.
     pub(crate) fn turn_back(&mut self, instance: InstanceId, position: usize) {
         let spot = &mut self.spots[instance.index()];
         let arrival = spot.arrivals.remove(position);
+        let requests = spot.arrivals.iter().map(|arrival| self.state.service(arrival.service).request);
+        spot.arriving = requests.fold(Resources::ZERO, Resources::plus);
+        spot.group_mut(arrival.service).count -= 1;
         let request = self.state.service(arrival.service).request;
         let mut needed = request;
         if let Some(position) = arrival.thaw {
@@ -244,9 +220,18 @@ impl<'a> Board<'a> {
             needed = request.minus(request.when_frozen());
         }
         spot.committed = spot.committed.minus(needed);
-        let tally = &mut self.tallies[arrival.service.index()];
-        tally.kept -= 1;
-        tally.coming -= 1;
+        self.recount(arrival.service, |tally| {
+            tally.kept -= 1;
+            tally.coming -= 1;
+        });
+    }
+
+    /// Changes a service's counts.
+    fn recount(&mut self, service: ServiceId, change: impl FnOnce(&mut Tally)) {
+        let tally = &mut self.tallies[service.index()];
+        let before = (tally.surplus(), tally.over_share());
+        change(tally);
+        self.prices += u32::from(before != (tally.surplus(), tally.over_share()));
     }
 
     /// Whether one more container of `service` may be frozen on the instance.
@@ -282,257 +267,6 @@ impl<'a> Board<'a> {
 
     /// Whether it is of its service's generation, and has yet to show that it keeps running.
     pub(crate) fn is_unproven(&self, container: &Container) -> bool {
-        Counted::of(self.state, container, self.now).unproven
-    }
-}
-
-impl Fate {
-    /// Whether the container runs or will, as far as is decided.
-    pub(crate) const fn is_kept(self) -> bool {
-        matches!(self, Self::Stays(Standing::Settled | Standing::Busy | Standing::Waiting) | Self::Lends)
-    }
-}
-
-/// What of a container its service's tally counts.
-#[derive(Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is counted by itself")]
-struct Counted {
-    running: bool,
-    unproven: bool,
-    outdated: bool,
-    draining: bool,
-    fault: Option<Fault>,
-}
-
-impl Counted {
-    fn of(state: &State, container: &Container, now: Millis) -> Self {
-        let running = container.runs();
-        let proven_after_ms = state.service(container.key.service).proven_after_ms;
-        Self {
-            running,
-            unproven: running && !container.outdated && now.since(container.since) < proven_after_ms,
-            outdated: container.outdated,
-            draining: state.instance(container.key.instance).state == InstanceState::Draining,
-            fault: container.fault,
-        }
-    }
-}
-
-impl Tally {
-    /// How many may be taken by others before fewer than the target serve: a successor that is still on its way, or on
-    /// trial, does not count yet.
-    pub(crate) const fn surplus(&self) -> u32 {
-        self.surplus_over(self.limit)
-    }
-
-    /// As [`Self::surplus`], were this the target.
-    pub(crate) const fn surplus_over(&self, limit: u32) -> u32 {
-        self.serving().saturating_sub(limit)
-    }
-
-    /// How many stand for the target until others run in their place: what runs, and what did and is unhealthy now.
-    pub(crate) const fn serving(&self) -> u32 {
-        let on_trial = if self.is_on_trial() { self.unproven } else { 0 };
-        self.running + self.unhealthy - on_trial
-    }
-
-    /// Whether there are outdated containers, and successors of which none has run for long enough to be trusted.
-    pub(crate) const fn is_on_trial(&self) -> bool {
-        self.outdated > 0 && self.proven == 0 && self.unproven > 0
-    }
-
-    /// How many more may be taken by others before the service falls below its share.
-    pub(crate) const fn over_share(&self) -> u32 {
-        self.kept.saturating_sub(self.share)
-    }
-
-    fn count_in(&mut self, container: Counted) {
-        self.kept += 1;
-        *self.of_its_kind(container) += 1;
-        self.proven += u32::from(container.running && !container.unproven && !container.outdated);
-        self.unproven += u32::from(container.unproven);
-        self.on_draining += u32::from(container.draining);
-        self.outdated += u32::from(container.outdated);
-    }
-
-    fn count_out(&mut self, container: Counted) {
-        self.kept -= 1;
-        *self.of_its_kind(container) -= 1;
-        self.proven -= u32::from(container.running && !container.unproven && !container.outdated);
-        self.unproven -= u32::from(container.unproven);
-        self.on_draining -= u32::from(container.draining);
-        self.outdated -= u32::from(container.outdated);
-    }
-
-    const fn of_its_kind(&mut self, container: Counted) -> &mut u32 {
-        match (container.fault, container.running) {
-            (Some(Fault::NotReady), _) => &mut self.not_ready,
-            (Some(Fault::Unhealthy), _) => &mut self.unhealthy,
-            (None, true) => &mut self.running,
-            (None, false) => &mut self.coming,
-        }
-    }
-}
-
-impl Spot {
-    fn new(state: &State, id: InstanceId, now: Millis, tallies: &mut [Tally]) -> Self {
-        let instance = state.instance(id);
-        let containers = state.containers_on(id);
-        let left = |key: ContainerKey| {
-            key.instance != id
-                || containers.binary_search_by_key(&key, |other| other.key).is_err()
-                || state.container(key).is_some_and(Container::has_left)
-        };
-        let mut spot = Self {
-            state: instance.state,
-            capacity: instance.capacity,
-            committed: Resources::ZERO,
-            free_now: Resources::ZERO,
-            overfull: false,
-            overfull_beyond_swaps: false,
-            leaving: Vec::new(),
-            fates: Vec::with_capacity(containers.len()),
-            arrivals: Vec::new(),
-            frozen: Frozen::default(),
-            to_end: Vec::new(),
-        };
-        let lenders: Vec<ContainerKey> = containers
-            .iter()
-            .filter_map(|container| match &container.operation {
-                Some(Operation::Evict { after }) => Some(after),
-                _ => None,
-            })
-            .flatten()
-            .copied()
-            .collect();
-        let is_lent = |key: &ContainerKey| {
-            state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
-        };
-        let mut taken = Resources::ZERO;
-        let mut waiting = Vec::new();
-        for container in containers {
-            let service = container.key.service;
-            let request = state.service(service).request;
-            let standing = container.standing(left);
-            let fate = Fate::Stays(standing);
-            let tally = &mut tallies[service.index()];
-            if instance.state == InstanceState::Lost {
-                spot.fates.push(Fate::Lost);
-                tally.on_lost += u32::from(fate.is_kept());
-                continue;
-            }
-            spot.fates.push(fate);
-            taken = taken.plus(container.takes(standing, request));
-            match standing {
-                Standing::Settled | Standing::Busy => {
-                    spot.committed = spot.committed.plus(request);
-                    tally.count_in(Counted::of(state, container, now));
-                }
-                Standing::Waiting => {
-                    spot.committed = spot.committed.plus(request);
-                    tally.count_in(Counted::of(state, container, now));
-                    waiting.push(container);
-                }
-                // What lends its room has it again soon; until then it is on its way.
-                Standing::Leaving if lenders.contains(&container.key) && is_lent(&container.key) => {
-                    spot.committed = spot.committed.plus(request);
-                    let counted = Counted::of(state, container, now);
-                    tally.count_in(Counted { running: false, unproven: false, ..counted });
-                }
-                Standing::Ending => {
-                    spot.frozen.add(request);
-                    match &container.operation {
-                        // What was to lend its room leaves it for good: one after the other.
-                        Some(Operation::Evict { after }) if !after.iter().any(is_lent) => {
-                            spot.leaving.push((container.key, request));
-                            waiting.push(container);
-                        }
-                        _ => spot.leaving.push((container.key, request.when_frozen())),
-                    }
-                }
-                Standing::Leaving => {
-                    let gives = container.gives_back(request);
-                    spot.leaving.push((container.key, gives));
-                    spot.committed = spot.committed.plus(request.minus(gives));
-                    tally.leaving += 1;
-                    if container.operation == Some(Operation::Freeze) {
-                        spot.frozen.add(request);
-                    }
-                }
-                Standing::Frozen => {
-                    spot.committed = spot.committed.plus(request.when_frozen());
-                    spot.frozen.add(request);
-                }
-                Standing::Orphan | Standing::Ended => {}
-            }
-        }
-        spot.free_now = instance.capacity.minus(taken);
-        spot.overfull = !taken.fits(instance.capacity);
-        spot.overfull_beyond_swaps = spot.overfull && !spot.covers_swaps(state, id, taken);
-        // Whoever waits already has a claim: first on the room that it waits for, then on what is free, then, to
-        // be safe, on whatever else is being cleared. Those with the least to choose from come first.
-        let waits_for = |container: &Container, key: ContainerKey| match &container.operation {
-            Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) => {
-                after.contains(&key)
-            }
-            _ => false,
-        };
-        waiting.sort_by_key(|container| {
-            (spot.leaving.iter().filter(|(key, _)| waits_for(container, *key)).count(), container.key)
-        });
-        for container in waiting {
-            let mut lacks = container.lacks(state.service(container.key.service).request);
-            let mut draw = |from: &mut Resources| {
-                let drawn = lacks.cut_to(*from);
-                *from = from.minus(drawn);
-                lacks = lacks.minus(drawn);
-            };
-            spot.leaving
-                .iter_mut()
-                .filter(|(key, _)| waits_for(container, *key))
-                .for_each(|(_, room)| draw(room));
-            draw(&mut spot.free_now);
-            spot.leaving.iter_mut().for_each(|(_, room)| draw(room));
-        }
-        spot
-    }
-
-    /// Whether all that is taken beyond the capacity is room of what is being frozen, taken by containers that overlap
-    /// with it; and leaves it to them.
-    fn covers_swaps(&mut self, state: &State, id: InstanceId, taken: Resources) -> bool {
-        let containers = state.containers_on(id);
-        let overlaps = |container: &Container| state.service(container.key.service).overlap == Overlap::Swap;
-        let freezes = |key: &ContainerKey| {
-            state.container(*key).is_some_and(|container| container.operation == Some(Operation::Freeze))
-        };
-        let mut beyond = taken.minus(self.capacity.cut_to(taken));
-        if beyond.memory_mib > 0 || !containers.iter().any(overlaps) {
-            return false;
-        }
-        for (_, room) in self.leaving.iter_mut().filter(|(key, _)| freezes(key)) {
-            let drawn = beyond.cut_to(*room);
-            *room = room.minus(drawn);
-            beyond = beyond.minus(drawn);
-        }
-        beyond.is_zero()
-    }
-}
-
-impl Frozen {
-    pub(crate) fn add(&mut self, request: Resources) {
-        *self = self.with(request);
-    }
-
-    pub(crate) fn take(&mut self, request: Resources) {
-        self.count -= 1;
-        self.memory_mib = self.memory_mib.saturating_sub(request.memory_mib);
-    }
-
-    pub(crate) const fn with(self, request: Resources) -> Self {
-        Self { count: self.count + 1, memory_mib: self.memory_mib.saturating_add(request.memory_mib) }
-    }
-
-    pub(crate) const fn within(self, instance: &Instance) -> bool {
-        self.count <= instance.frozen_max && self.memory_mib <= instance.frozen_memory_mib
+        is_unproven(self.state, container, self.now)
     }
 }

@@ -10,9 +10,10 @@
 
 use std::cmp::Reverse;
 
-use crate::board::{Board, Fate};
+use crate::board::Board;
 use crate::model::{ContainerKey, InstanceId, InstanceState, OnPreempt, Operation, Resources};
 use crate::reasons::StopReason;
+use crate::spot::Fate;
 use crate::standing::Standing;
 use crate::targets::Notes;
 
@@ -22,7 +23,8 @@ impl Board<'_> {
     pub(crate) fn evict(&mut self, notes: &mut Notes) -> Vec<ContainerKey> {
         let mut waiting = Vec::new();
         for instance in self.state.instance_ids() {
-            if self.spots[instance.index()].state != InstanceState::Lost {
+            let spot = &self.spots[instance.index()];
+            if spot.state != InstanceState::Lost && spot.frozen.count > 0 {
                 self.evict_on(instance, notes, &mut waiting);
             }
         }
@@ -37,7 +39,7 @@ impl Board<'_> {
     }
 
     fn evict_on(&mut self, instance: InstanceId, notes: &mut Notes, waiting: &mut Vec<ContainerKey>) {
-        let mut to_end = std::mem::take(&mut self.spots[instance.index()].to_end);
+        let mut to_end = self.spots[instance.index()].to_end.clone();
         to_end.retain(|&(at, _)| self.is_frozen(instance, at));
         // What takes too much goes first; it may be in the list for another reason as well.
         to_end.sort_by_key(|&(at, reason)| (reason != StopReason::OverCapacity, at));

@@ -1,15 +1,15 @@
 //! Issuing: what has been decided becomes actions in order, each start paired with whatever it waits for.
 
-use std::collections::BTreeSet;
-
-use crate::board::{Arrival, Board, Fate};
-use crate::model::{ContainerKey, InstanceId, Operation, Overlap, Resources, ServiceId};
+use crate::board::Board;
+use crate::model::{ContainerKey, InstanceId, Overlap, Resources, ServiceId};
 use crate::plan::Action;
 use crate::reasons::{RemoveReason, StartReason, StopReason};
+use crate::spot::{Arrival, Fate, Group};
 use crate::standing::Standing;
 
 /// What is left to give of an instance's room while its actions are issued.
 struct Pool {
+    instance: InstanceId,
     free_now: Resources,
     overfull: bool,
     overfull_beyond_swaps: bool,
@@ -19,8 +19,6 @@ struct Pool {
     sent_away: Vec<SentAway>,
     /// The last new container that was given a number.
     named: Option<ContainerKey>,
-    /// Whoever started under one of these would be waited for in place of the one that had it before.
-    waited_for: BTreeSet<ContainerKey>,
 }
 
 struct Leaving {
@@ -51,31 +49,36 @@ impl Board<'_> {
     /// reasons; then removals; standbys to be warmed come last, with what lends them its room.
     pub(crate) fn issue(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        let mut pools: Vec<Pool> = self.state.instance_ids().map(|instance| self.pool(instance)).collect();
-        let mut arrivals: Vec<(Arrival, InstanceId)> = Vec::new();
-        for (instance, spot) in self.state.instance_ids().zip(&self.spots) {
-            arrivals.extend(spot.arrivals.iter().map(|&arrival| (arrival, instance)));
-        }
+        let mut pools: Vec<Pool> = self.spots.written().map(|(instance, _)| self.pool(instance)).collect();
         let warms = |arrival: &Arrival| arrival.reason == StartReason::Standby;
-        arrivals.sort_by_key(|(arrival, instance)| {
-            (warms(arrival), arrival.priority, arrival.service, *instance)
-        });
-        let mut last = Vec::new();
-        for (arrival, instance) in arrivals {
-            let actions = if warms(&arrival) { &mut last } else { &mut actions };
-            self.issue_arrival(&arrival, instance, &mut pools[instance.index()], actions);
+        let mut arrivals: Vec<(bool, u32, ServiceId, InstanceId, u32)> = Vec::new();
+        for (instance, spot) in self.spots.written() {
+            arrivals.extend(
+                (0..).zip(&spot.arrivals).map(|(at, it)| (warms(it), it.priority, it.service, instance, at)),
+            );
         }
-        for (instance, pool) in self.state.instance_ids().zip(&mut pools) {
-            while let Some(next) = pool.sent_away.first().copied() {
-                pool.sent_away.remove(0);
-                actions.push(self.issue_going(instance, next, pool));
+        arrivals.sort_unstable();
+        let mut last = Vec::new();
+        for (warms, _, _, instance, at) in arrivals {
+            let actions = if warms { &mut last } else { &mut actions };
+            let arrival = self.spots[instance.index()].arrivals[at as usize];
+            let pool = pools
+                .binary_search_by_key(&instance, |pool| pool.instance)
+                .expect("what is written has a pool");
+            self.issue_arrival(&arrival, instance, &mut pools[pool], actions);
+        }
+        for ((instance, _), pool) in self.spots.written().zip(&mut pools) {
+            for going in std::mem::take(&mut pool.sent_away) {
+                actions.push(self.issue_going(instance, going, pool));
             }
         }
-        for instance in self.state.instance_ids() {
+        for (instance, _) in self.spots.written() {
             self.issue_ends(instance, &mut actions);
         }
-        for (instance, pool) in self.state.instance_ids().zip(&pools) {
-            actions.extend(self.removals(instance, pool));
+        for (instance, spot) in self.state.instance_ids().zip(self.spots.iter()) {
+            if spot.has_litter {
+                actions.extend(self.removals(instance));
+            }
         }
         actions.append(&mut last);
         actions
@@ -97,25 +100,13 @@ impl Board<'_> {
             (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
         });
         Pool {
+            instance,
             free_now: spot.free_now,
             overfull: spot.overfull,
             overfull_beyond_swaps: spot.overfull_beyond_swaps,
             leaving: spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }).collect(),
             sent_away,
             named: None,
-            waited_for: self
-                .state
-                .containers_on(instance)
-                .iter()
-                .filter_map(|container| match &container.operation {
-                    Some(
-                        Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after },
-                    ) => Some(after),
-                    _ => None,
-                })
-                .flatten()
-                .copied()
-                .collect(),
         }
     }
 
@@ -209,32 +200,46 @@ impl Board<'_> {
 
     /// The key of a new container: that of one that was created and never started, or the smallest free number.
     fn name(&mut self, instance: InstanceId, service: ServiceId, pool: &mut Pool) -> ContainerKey {
-        for at in self.positions(instance, service) {
-            let container = self.container(instance, at);
-            let fate = &mut self.spots[instance.index()].fates[at];
-            if *fate == Fate::Stays(Standing::Orphan) && container.operation.is_none() && !container.outdated
-            {
-                *fate = Fate::Used;
-                return container.key;
+        let spot = &mut self.spots[instance.index()];
+        let there = spot.group(service).map_or(0..0, Group::positions);
+        let containers = &self.state.containers_on(instance)[there.clone()];
+        if spot.has_litter {
+            for (container, fate) in containers.iter().zip(&mut spot.fates[there]) {
+                let usable = container.operation.is_none() && !container.outdated;
+                if *fate == Fate::Stays(Standing::Orphan) && usable {
+                    *fate = Fate::Used;
+                    return container.key;
+                }
             }
         }
-        // Numbers are given in ascending order, so the search goes on behind the last one given.
+        // Numbers are given in ascending order, so the search goes on behind the last one given. Whoever started under
+        // the number of one that is waited for would be waited for in its place.
         let first = pool.named.filter(|last| last.service == service).map_or(0, |last| last.ordinal + 1);
-        let key = (first..=u32::MAX)
-            .map(|ordinal| ContainerKey { instance, service, ordinal })
-            .find(|key| self.state.container(*key).is_none() && !pool.waited_for.contains(key))
-            .expect("an instance holds fewer containers than there are numbers");
+        let mut key = ContainerKey { instance, service, ordinal: first };
+        let mut taken = &containers[containers.partition_point(|container| container.key < key)..];
+        loop {
+            if let [same, rest @ ..] = taken
+                && same.key == key
+            {
+                taken = rest;
+            } else if spot.waited_for.binary_search(&key).is_err() {
+                break;
+            }
+            key.ordinal += 1;
+        }
         pool.named = Some(key);
         key
     }
 
     /// What has ended is removed, but not while a start in its room is under way: an engine does one thing at a
     /// time, and the start matters more.
-    fn removals(&self, instance: InstanceId, pool: &Pool) -> impl Iterator<Item = Action> {
+    fn removals(&self, instance: InstanceId) -> impl Iterator<Item = Action> {
         let spot = &self.spots[instance.index()];
         self.state.containers_on(instance).iter().zip(&spot.fates).filter_map(|(container, fate)| {
             let reason = match fate {
-                _ if container.operation.is_some() || pool.waited_for.contains(&container.key) => {
+                _ if container.operation.is_some()
+                    || spot.waited_for.binary_search(&container.key).is_ok() =>
+                {
                     return None;
                 }
                 Fate::Stays(Standing::Ended) => RemoveReason::Exited,

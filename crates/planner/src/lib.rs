@@ -42,6 +42,14 @@
 //! 6. Frozen containers that are to end, and have no room to end in (`evict`).
 //! 7. The decisions become actions in order, each start paired with what it waits for (`issue`).
 //!
+//! # What is kept between plans
+//!
+//! How an instance stands before anything is decided depends on that instance alone and not on the time, so the state
+//! keeps it, instance by instance (`spot`): who stands how, what that adds up to for each service, and in which order
+//! its containers would be given up. The first plan that asks makes it; whatever changes on the instance makes the
+//! state forget it. Nothing is kept of the whole cluster: a plan adds the instances up, and copies those it writes to.
+//! So its cost is that of a look at each instance, and of what it decides.
+//!
 //! [`success`](fn@success) tells, for a state and its plan, whether everything that is wanted runs.
 //!
 //! # What always holds
@@ -77,10 +85,12 @@ mod reasons;
 mod replace;
 mod settle;
 mod share;
+mod spot;
 mod standby;
 mod standing;
 mod state;
 mod success;
+mod tally;
 mod targets;
 mod victims;
 

@@ -6,10 +6,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
-use crate::board::{Arrival, Board, Fate};
+use crate::board::Board;
 use crate::model::{InstanceId, InstanceState, Phase, Placement, Resources};
 use crate::reasons::StartReason;
+use crate::spot::{Arrival, Fate};
 use crate::standing::Standing;
 use crate::victims::{Claimant, Clearing, Loss};
 
@@ -32,6 +34,8 @@ struct Place {
     cost: Cost,
     clearing: Clearing,
     thaw: Option<usize>,
+    /// Those by which the cost was told ([`Board::prices`]).
+    prices: u32,
 }
 
 impl Board<'_> {
@@ -56,23 +60,32 @@ impl Board<'_> {
         if count == 0 {
             return 0;
         }
-        let mut queue: BinaryHeap<Reverse<Cost>> = self
-            .state
-            .instance_ids()
-            .filter(|&instance| eligible(instance) && self.accepts(claimant, instance))
-            .filter_map(|instance| self.place_at(claimant, instance))
-            .map(|place| Reverse(place.cost))
-            .collect();
+        let mut places: Vec<Option<Place>> = Vec::with_capacity(self.state.instances().len());
+        for instance in self.state.instance_ids() {
+            let may = eligible(instance) && self.accepts(claimant, instance);
+            places.push(if may { self.place_at(claimant, instance) } else { None });
+        }
+        let mut queue: BinaryHeap<Reverse<Cost>> =
+            places.iter().flatten().map(|place| Reverse(place.cost)).collect();
         let mut placed = 0;
         while placed < count {
-            let Some(Reverse(cost)) = queue.pop() else { break };
-            // What was placed meanwhile may have made it dearer.
-            let Some(place) = self.place_at(claimant, cost.instance) else { continue };
-            if place.cost > cost && queue.peek().is_some_and(|Reverse(next)| *next < place.cost) {
-                queue.push(Reverse(place.cost));
+            let Some(mut cheapest) = queue.peek_mut() else { break };
+            let instance = cheapest.0.instance;
+            let mut place = places[instance.index()].take();
+            if place.as_ref().is_none_or(|place| place.prices != self.prices) {
+                // What was placed meanwhile may have made it dearer.
+                place = self.place_at(claimant, instance);
+            }
+            let Some(place) = place else {
+                PeekMut::pop(cheapest);
+                continue;
+            };
+            if place.cost > cheapest.0 {
+                cheapest.0 = place.cost;
+                places[instance.index()] = Some(place);
                 continue;
             }
-            self.clear(cost.instance, &place.clearing, claimant);
+            self.clear(instance, &place.clearing, claimant);
             let arrival = Arrival {
                 service: claimant.service,
                 thaw: place.thaw,
@@ -80,10 +93,14 @@ impl Board<'_> {
                 priority: claimant.priority,
                 deferred: place.clearing.deferred,
             };
-            self.bring(cost.instance, arrival);
+            self.bring(instance, arrival);
             placed += 1;
-            if let Some(again) = self.place_at(claimant, cost.instance) {
-                queue.push(Reverse(again.cost));
+            match self.place_at(claimant, instance) {
+                Some(again) => {
+                    cheapest.0 = again.cost;
+                    places[instance.index()] = Some(again);
+                }
+                None => _ = PeekMut::pop(cheapest),
             }
         }
         placed
@@ -128,8 +145,7 @@ impl Board<'_> {
             needs = needs.minus(needs.when_frozen());
         }
         let clearing = self.clearing(instance, needs, claimant)?;
-        let promised =
-            spot.arrivals.iter().fold(needs, |sum, arrival| sum.plus(self.request(arrival.service)));
+        let promised = spot.arriving.plus(needs);
         let placement = match service.placement {
             Placement::Spread => self.count_on(instance, claimant.service),
             Placement::BinPack => spot.capacity.minus(spot.committed).slots,
@@ -142,13 +158,15 @@ impl Board<'_> {
             work_ms: clearing.loss.work_ms,
             instance,
         };
-        Some(Place { cost, clearing, thaw })
+        Some(Place { cost, clearing, thaw, prices: self.prices })
     }
 
     /// The frozen container of the claimant's service on the instance that has the most work in it.
     fn thawable(&self, instance: InstanceId, claimant: &Claimant) -> Option<usize> {
         let spot = &self.spots[instance.index()];
-        self.positions(instance, claimant.service)
+        let group = spot.group(claimant.service).filter(|group| group.frozen > 0)?;
+        group
+            .positions()
             .filter(|&at| spot.fates[at] == Fate::Stays(Standing::Frozen))
             .filter(|&at| {
                 let container = self.container(instance, at);
@@ -168,34 +186,40 @@ impl Board<'_> {
                 continue;
             }
             let mut held = Resources::ZERO;
-            for (position, fate) in spot.fates.iter().enumerate() {
-                let container = self.container(instance, position);
-                if self.state.service(container.key.service).priority > claimant.priority {
-                    continue;
+            for group in &spot.groups {
+                if self.state.service(group.service).priority <= claimant.priority {
+                    held = held.plus(self.request(group.service).times(u64::from(group.count)));
                 }
-                let takes = self.request(container.key.service);
-                held = held.plus(match fate {
-                    _ if fate.is_kept() => takes,
-                    Fate::Stays(Standing::Frozen) | Fate::Goes { freeze: true, .. } => takes.when_frozen(),
-                    _ => Resources::ZERO,
-                });
             }
-            for arrival in spot.arrivals.iter().filter(|arrival| arrival.priority <= claimant.priority) {
-                held = held.plus(self.request(arrival.service));
-            }
-            // What is frozen stays where it can end neither in what is free nor in the claimant's room.
-            for (position, fate) in spot.fates.iter().enumerate() {
-                let container = self.container(instance, position);
-                if *fate == Fate::Stays(Standing::Frozen)
-                    && self.state.service(container.key.service).priority > claimant.priority
-                    && !self.may_go_now(instance, position)
-                    && !self.to_end(container.key.service).fits(request)
-                {
-                    held = held.plus(self.request(container.key.service).when_frozen());
-                }
+            if spot.frozen.count > 0 {
+                held = held.plus(self.stays_frozen(instance, claimant, request));
             }
             sum = sum.saturating_add(request.count_in(spot.capacity.minus(held)));
         }
         sum
+    }
+
+    /// What is and stays frozen on an instance though one more container of the claimant, with this `request`, might
+    /// want its room.
+    fn stays_frozen(&self, instance: InstanceId, claimant: &Claimant, request: Resources) -> Resources {
+        let spot = &self.spots[instance.index()];
+        let mut held = Resources::ZERO;
+        for (position, fate) in spot.fates.iter().enumerate() {
+            let service = self.container(instance, position).key.service;
+            let stays = match fate {
+                Fate::Stays(Standing::Frozen) if self.state.service(service).priority > claimant.priority => {
+                    // It can end neither in what is free nor in the claimant's room.
+                    !self.may_go_now(instance, position) && !self.to_end(service).fits(request)
+                }
+                Fate::Stays(Standing::Frozen) | Fate::Goes { freeze: true, .. } => {
+                    self.state.service(service).priority <= claimant.priority
+                }
+                _ => false,
+            };
+            if stays {
+                held = held.plus(self.request(service).when_frozen());
+            }
+        }
+        held
     }
 }

@@ -7,9 +7,10 @@
 //! A generation is on trial until one of its containers has run for `proven_after_ms`: nothing further is replaced and
 //! nothing old goes before that. Starts that are held back after failures, on whichever instance, hold replacing back.
 
-use crate::board::{Board, Fate};
+use crate::board::Board;
 use crate::model::{InstanceId, InstanceState, Millis, ServiceId};
 use crate::reasons::{NotDone, StartReason, StopReason};
+use crate::spot::Fate;
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
 use crate::victims::Claimant;
@@ -101,7 +102,7 @@ impl Board<'_> {
 
     /// Until when starts of a service are held back on one ready instance or another.
     fn held_back_anywhere(&self, id: ServiceId) -> Option<Millis> {
-        let ready = self.state.instance_ids().zip(&self.spots);
+        let ready = self.state.instance_ids().zip(self.spots.iter());
         let ready = ready.filter(|(_, spot)| spot.state == InstanceState::Ready);
         ready.filter_map(|(instance, _)| self.held_back(id, instance)).max()
     }

@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::board::{Arrival, Board, Fate};
+use crate::board::Board;
 use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
+use crate::spot::{Arrival, Fate};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
 use crate::victims::Claimant;
@@ -46,6 +47,9 @@ struct Spare {
     position: usize,
 }
 
+/// What a service could spare, the sparest first; with the place in line of one that others stand behind.
+type Candidates = BinaryHeap<Reverse<(Spare, Option<usize>)>>;
+
 impl Board<'_> {
     /// Settles the services of one priority, given in the order of names.
     pub(crate) fn settle(&mut self, wants: &mut [Want], class: &[ServiceId], notes: &mut Notes) {
@@ -84,6 +88,10 @@ impl Board<'_> {
     /// not become ready in time.
     pub(crate) fn send_away_unwanted(&mut self, id: ServiceId) {
         let service = self.state.service(id);
+        if !service.removed && service.kind == ServiceKind::Demand && self.tallies[id.index()].not_ready == 0
+        {
+            return;
+        }
         for instance in self.state.instance_ids() {
             let draining = self.spots[instance.index()].state == InstanceState::Draining;
             let (reason, all) = if service.removed {
@@ -119,30 +127,26 @@ impl Board<'_> {
             return;
         }
         let service = self.state.service(id);
-        let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
-            let container = board.container(instance, at);
-            // What is on its way may be one that is warmed to be frozen.
-            board.spots[instance.index()].fates[at].is_kept()
-                && (container.runs() || container.is_unhealthy() || service.standby_per_instance == 0)
-        };
-        let mut candidates = BinaryHeap::new();
+        let mut candidates = Candidates::default();
         for instance in self.state.instance_ids() {
-            let there = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
-            candidates.extend(there.map(|at| Reverse(self.spare(instance, at))));
+            self.offer_spares(instance, id, 0, &mut candidates, |_| true);
         }
         while excess > 0 {
             if self.tallies[id.index()].outdated == 0 {
                 candidates.extend(last_proven.take());
             }
-            let Some(Reverse(candidate)) = candidates.pop() else { break };
+            let Some(Reverse((candidate, place))) = candidates.pop() else { break };
             let (instance, at) = (candidate.instance, candidate.position);
-            if !self.spots[instance.index()].fates[at].is_kept() {
-                continue;
-            }
             // What has gone from the same instance meanwhile may have made it less spare.
             let again = self.spare(instance, at);
-            if again > candidate {
-                candidates.push(Reverse(again));
+            if again > candidate && self.spots[instance.index()].fates[at].is_kept() {
+                candidates.push(Reverse((again, place)));
+                continue;
+            }
+            if let Some(place) = place {
+                self.offer_spares(instance, id, place + 1, &mut candidates, |_| true);
+            }
+            if !self.spots[instance.index()].fates[at].is_kept() {
                 continue;
             }
             let container = self.container(instance, at);
@@ -152,7 +156,7 @@ impl Board<'_> {
             let now = &self.tallies[id.index()];
             let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
             if is_proven && now.proven == 1 && now.outdated > 0 && now.unproven > 0 {
-                last_proven = Some(Reverse(candidate));
+                last_proven = Some(Reverse((candidate, None)));
                 continue;
             }
             let on_trial = self.tallies[id.index()].is_on_trial() && self.is_unproven(container);
@@ -167,7 +171,7 @@ impl Board<'_> {
             }
             let freeze = container.runs()
                 && !container.outdated
-                && self.keeps_surplus(instance, id)
+                && self.standby_lacking(instance, id) > 0
                 && self.may_freeze(instance, id);
             let is_replaced = want.target.is_some_and(|target| tally.kept == target.saturating_add(1));
             let reason = if freeze {
@@ -184,9 +188,40 @@ impl Board<'_> {
             self.send_away(instance, at, reason, freeze);
             if service.placement == Placement::BinPack {
                 // What is left there is more spare than before.
-                let others = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
-                let others = others.map(|at| self.spare(instance, at));
-                candidates.extend(others.filter(|other| !other.busy).map(Reverse));
+                self.offer_spares(instance, id, 0, &mut candidates, |other| !other.busy);
+            }
+        }
+    }
+
+    /// Offers what a service could spare on an instance. Where all of it is uniform that is one after the other, from
+    /// `place` in the line on: the one behind it can't be more spare.
+    fn offer_spares(
+        &self,
+        instance: InstanceId,
+        id: ServiceId,
+        place: usize,
+        candidates: &mut Candidates,
+        offered: impl Fn(&Spare) -> bool,
+    ) {
+        let spot = &self.spots[instance.index()];
+        let Some(group) = spot.group(id) else { return };
+        let kept = |at: usize| spot.fates[at].is_kept();
+        if group.is_uniform
+            && let Some(line) = self.in_line(instance, group)
+        {
+            let mut line = line.enumerate().skip(place);
+            if let Some((place, at)) = line.find(|&(_, at)| kept(at)) {
+                candidates.push(Reverse((self.spare(instance, at), Some(place))));
+            }
+            return;
+        }
+        // What is on its way may be one that is warmed to be frozen.
+        let standbys = self.state.service(id).standby_per_instance > 0;
+        for at in group.positions().filter(|&at| kept(at)) {
+            let container = self.container(instance, at);
+            let spare = self.spare(instance, at);
+            if (container.runs() || container.is_unhealthy() || !standbys) && offered(&spare) {
+                candidates.push(Reverse((spare, None)));
             }
         }
     }
@@ -220,7 +255,7 @@ impl Board<'_> {
             current: !container.outdated,
             busy: container.operation.is_some(),
             running: container.runs(),
-            ends: !self.keeps_surplus(instance, id),
+            ends: self.standby_lacking(instance, id) == 0,
             needless: !self.holds_frozen_below(instance, service.priority),
             young: self.is_young(container),
             placement: match service.placement {
@@ -233,21 +268,14 @@ impl Board<'_> {
         }
     }
 
-    /// Whether what a service has above its target on an instance is frozen, and does not end: where a standby lacks, and,
-    /// of a service with standbys that is frozen rather than stopped, everywhere. The next rise thaws it, and needs no
-    /// standby for whose successor others would have to lend their room.
-    fn keeps_surplus(&self, instance: InstanceId, id: ServiceId) -> bool {
-        let has_standbys = self.state.service(id).standby_per_instance > 0;
-        has_standbys && self.freezes(id) || self.standby_lacking(instance, id) > 0
-    }
-
     fn holds_frozen_below(&self, instance: InstanceId, priority: u32) -> bool {
         let spot = &self.spots[instance.index()];
-        spot.frozen.count > 0
-            && spot.fates.iter().enumerate().any(|(at, fate)| {
-                let service = self.state.service(self.container(instance, at).key.service);
-                *fate == Fate::Stays(Standing::Frozen) && service.priority > priority
-            })
+        let frozen = |at: usize| spot.fates[at] == Fate::Stays(Standing::Frozen);
+        spot.groups.iter().any(|group| {
+            group.frozen > 0
+                && self.state.service(group.service).priority > priority
+                && group.positions().any(frozen)
+        })
     }
 
     /// How many containers a service should have besides those on draining instances: what it has now, or will.
@@ -312,7 +340,7 @@ impl Board<'_> {
     /// the equal goes for that work, and the service keeps what it has. Whether there was such a one.
     fn spare_own(&mut self, id: ServiceId) -> bool {
         let mut spared = false;
-        for instance in self.state.instance_ids() {
+        for instance in self.instances_with_arrivals(id) {
             for at in self.positions(instance, id) {
                 let spot = &self.spots[instance.index()];
                 let Fate::Goes {
@@ -341,35 +369,44 @@ impl Board<'_> {
                 spared = true;
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
-                if let Some(victim) = victim
-                    && let Fate::Goes { reason: of_victim, .. } =
-                        &mut self.spots[instance.index()].fates[victim]
-                {
-                    *of_victim = reason;
+                if let Some(victim) = victim {
+                    self.retell(instance, victim, reason);
                 }
             }
         }
         spared
     }
 
+    fn instances_with_arrivals(&self, id: ServiceId) -> Vec<InstanceId> {
+        let written = self.spots.written();
+        let with = written.filter(|(_, spot)| spot.arrivals.iter().any(|arrival| arrival.service == id));
+        with.map(|(instance, _)| instance).collect()
+    }
+
     /// After such exchanges a container may be said to go for its own service: names whom it goes for, or keeps it if
     /// there is nobody.
     fn name_takers(&mut self, class: &[ServiceId]) {
-        for instance in self.state.instance_ids() {
+        if class.len() == 1 {
+            return;
+        }
+        let written: Vec<InstanceId> = self.spots.written().map(|(instance, _)| instance).collect();
+        for instance in written {
             for &id in class {
                 let priority = self.state.service(id).priority;
                 for at in self.positions(instance, id) {
-                    let spot = &mut self.spots[instance.index()];
-                    let Fate::Goes { reason, .. } = &mut spot.fates[at] else { continue };
-                    if *reason != (StopReason::Share { by: id }) {
+                    let spot = &self.spots[instance.index()];
+                    if !matches!(spot.fates[at], Fate::Goes { reason: StopReason::Share { by }, .. } if by == id)
+                    {
                         continue;
                     }
                     let takes = |arrival: &&Arrival| arrival.service != id && arrival.priority <= priority;
                     match spot.arrivals.iter().find(takes) {
                         Some(&Arrival { service: by, priority: its, .. }) if its == priority => {
-                            *reason = StopReason::Share { by };
+                            self.retell(instance, at, StopReason::Share { by });
                         }
-                        Some(&Arrival { service: by, .. }) => *reason = StopReason::Preempted { by },
+                        Some(&Arrival { service: by, .. }) => {
+                            self.retell(instance, at, StopReason::Preempted { by });
+                        }
                         None => self.call_back(instance, at),
                     }
                 }
@@ -419,14 +456,18 @@ impl Board<'_> {
             }
             return;
         }
+        let none = self.state.backoffs().is_empty();
         let held: Vec<(InstanceId, Millis)> = self
             .state
             .instance_ids()
+            .take_while(|_| !none)
             .filter_map(|instance| Some((instance, self.held_back(id, instance)?)))
             .collect();
-        let behind = self
-            .would_fit(&claimant, |instance| held.iter().any(|&(other, _)| other == instance))
-            .min(lacking);
+        let behind = match held.len() {
+            0 => 0,
+            _ => self.would_fit(&claimant, |instance| held.iter().any(|&(other, _)| other == instance)),
+        };
+        let behind = behind.min(lacking);
         if behind > 0
             && let Some(until) = held.iter().map(|&(_, until)| until).min()
         {

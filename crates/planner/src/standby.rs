@@ -1,8 +1,9 @@
 //! Standbys and other frozen containers: warmed where they lack, ended where nobody wants them.
 
-use crate::board::{Arrival, Board, Fate};
+use crate::board::Board;
 use crate::model::{InstanceId, InstanceState, OnPreempt, Service, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
+use crate::spot::{Arrival, Fate};
 use crate::standing::Standing;
 use crate::targets::{Notes, Want};
 use crate::victims::Claimant;
@@ -33,6 +34,9 @@ impl Board<'_> {
     /// are being drained, beyond the standbys of a service that does not freeze.
     pub(crate) fn end_frozen(&mut self) {
         for instance in self.state.instance_ids() {
+            if self.spots[instance.index()].frozen.count == 0 {
+                continue;
+            }
             let state = self.spots[instance.index()].state;
             let mut standbys: Vec<(ServiceId, u32)> = Vec::new();
             for at in 0..self.spots[instance.index()].fates.len() {
@@ -96,7 +100,8 @@ impl Board<'_> {
             let want = &wants[id.index()];
             let tally = self.tallies[id.index()];
             let settled = Some(tally.running) == want.target && tally.outdated == 0;
-            if service.kind != ServiceKind::Demand || want.held.is_some() || !settled {
+            let wanted = service.kind == ServiceKind::Demand && service.standby_per_instance > 0;
+            if !wanted || want.held.is_some() || !settled {
                 continue;
             }
             let claimant = Claimant { above, ..Claimant::of(id, service.priority) };

@@ -1,25 +1,37 @@
 //! The state that is planned from: services, instances, containers; built whole or kept up by deltas.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 
 use crate::model::{
     Container, ContainerKey, Freshness, Instance, InstanceId, InstanceState, Millis, OnStale, Reading,
     Resources, Service, ServiceId,
 };
+use crate::spot::Spot;
 
 /// Everything that a plan depends on, except the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     services: Vec<Service>,
     instances: Vec<Instance>,
-    /// By instance, each sorted by key.
-    containers: Vec<Vec<Container>>,
+    /// By instance.
+    hosted: Vec<Hosted>,
     /// By service.
     demands: Vec<DemandHistory>,
     backoffs: Vec<Backoff>,
     /// Frozen containers that have no room to end in, sorted, each with the moment since when.
     wait_to_end: Vec<(ContainerKey, Millis)>,
     fill_hold_until: Millis,
+}
+
+/// What an instance runs.
+#[derive(Clone, Debug, Default)]
+struct Hosted {
+    /// Sorted by key.
+    containers: Vec<Container>,
+    /// How the instance stands, from the first plan that asks until something changes there. Made from the rest of
+    /// the state and nothing else, so whether it is there can show in no plan, only in how long one takes.
+    spot: OnceLock<Spot>,
 }
 
 /// Starts of a service are held back, on one instance or on all.
@@ -136,11 +148,11 @@ impl State {
             instance.capacity = within_range(instance.capacity);
         }
         let demands = vec![DemandHistory::default(); services.len()];
-        let containers = vec![Vec::new(); instances.len()];
+        let hosted = vec![Hosted::default(); instances.len()];
         Self {
             services,
             instances,
-            containers,
+            hosted,
             demands,
             backoffs: Vec::new(),
             wait_to_end: Vec::new(),
@@ -153,19 +165,23 @@ impl State {
         match delta {
             Delta::Demand { service, reading, at } => self.demands[service.index()].apply(reading, at),
             Delta::Paused { service, paused } => self.services[service.index()].paused = paused,
-            Delta::InstanceState { instance, state } => self.instances[instance.index()].state = state,
+            Delta::InstanceState { instance, state } => {
+                self.instances[instance.index()].state = state;
+                self.hosted[instance.index()].change();
+            }
             Delta::Capacity { instance, capacity } => {
                 self.instances[instance.index()].capacity = within_range(capacity);
+                self.hosted[instance.index()].change();
             }
             Delta::Container(container) => {
-                let list = &mut self.containers[container.key.instance.index()];
+                let list = self.hosted[container.key.instance.index()].change();
                 match list.binary_search_by_key(&container.key, |other| other.key) {
                     Ok(at) => list[at] = container,
                     Err(at) => list.insert(at, container),
                 }
             }
             Delta::ContainerGone(key) => {
-                let list = &mut self.containers[key.instance.index()];
+                let list = self.hosted[key.instance.index()].change();
                 if let Ok(at) = list.binary_search_by_key(&key, |other| other.key) {
                     list.remove(at);
                 }
@@ -227,17 +243,22 @@ impl State {
 
     /// The containers on an instance, sorted by key.
     pub fn containers_on(&self, instance: InstanceId) -> &[Container] {
-        &self.containers[instance.index()]
+        &self.hosted[instance.index()].containers
+    }
+
+    /// How an instance stands before anything is decided.
+    pub(crate) fn spot(&self, instance: InstanceId) -> &Spot {
+        self.hosted[instance.index()].spot.get_or_init(|| Spot::new(self, instance))
     }
 
     /// Every container, sorted by key.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
-        self.containers.iter().flatten()
+        self.hosted.iter().flat_map(|hosted| &hosted.containers)
     }
 
     /// One container.
     pub fn container(&self, key: ContainerKey) -> Option<&Container> {
-        let list = self.containers.get(key.instance.index())?;
+        let list = &self.hosted.get(key.instance.index())?.containers;
         list.binary_search_by_key(&key, |other| other.key).ok().map(|at| &list[at])
     }
 
@@ -284,6 +305,22 @@ impl State {
         format!("{}/{} on {}", self.service(key.service).name, key.ordinal, self.instance(key.instance).name)
     }
 }
+
+impl Hosted {
+    /// The containers, to be changed; what is known of how the instance stands is forgotten.
+    fn change(&mut self) -> &mut Vec<Container> {
+        self.spot.take();
+        &mut self.containers
+    }
+}
+
+impl PartialEq for Hosted {
+    fn eq(&self, other: &Self) -> bool {
+        self.containers == other.containers
+    }
+}
+
+impl Eq for Hosted {}
 
 fn within_range(capacity: Resources) -> Resources {
     Resources { slots: capacity.slots.min(Resources::SLOTS_MAX), ..capacity }

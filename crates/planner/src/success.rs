@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::board::{Board, Fate};
+use crate::board::Board;
 use crate::model::{Millis, ServiceKind};
 use crate::plan::{Action, Plan, Success};
 use crate::reasons::{NotDone, StartReason};
-use crate::standing::Standing;
 use crate::state::State;
 
 /// Whether everything that is wanted runs, as the state stands; `plan` is what was planned from it at `now`.
@@ -70,19 +69,7 @@ fn idle_or_in_transit(board: &Board<'_>, plan: &Plan) -> bool {
         Action::Evict { .. } | Action::Kill { .. } | Action::Remove { .. } => false,
     });
     let in_transit = || {
-        state.instance_ids().any(|instance| {
-            let fates = &board.spots[instance.index()].fates;
-            state.containers_on(instance).iter().zip(fates).any(|(container, fate)| match fate {
-                Fate::Stays(Standing::Settled) => {
-                    fills(container.key.service) && !container.runs() && !container.is_unhealthy()
-                }
-                Fate::Stays(standing) => {
-                    fills(container.key.service)
-                        && matches!(standing, Standing::Busy | Standing::Waiting | Standing::Leaving)
-                }
-                _ => false,
-            })
-        })
+        board.spots.iter().flat_map(|spot| &spot.groups).any(|group| group.in_transit && fills(group.service))
     };
     planned || in_transit()
 }

@@ -4,6 +4,7 @@ use crate::board::Board;
 use crate::model::{InstanceState, Millis, ServiceId, ServiceKind};
 use crate::reasons::NotDone;
 use crate::share::{Claim, shares};
+use crate::spot::Group;
 use crate::victims::Claimant;
 
 /// What one service wants.
@@ -129,14 +130,12 @@ impl Board<'_> {
     /// sets it right for each priority when its turn comes.
     pub(crate) fn estimate(&mut self, wants: &[Want], classes: &[Vec<ServiceId>]) {
         let mut available = 0_u64;
-        for (id, spot) in self.state.instance_ids().zip(&self.spots) {
+        for spot in self.spots.iter() {
             match spot.state {
                 InstanceState::Ready => available = available.saturating_add(spot.capacity.slots),
                 InstanceState::Cordoned | InstanceState::Draining => {
-                    for (at, container) in self.state.containers_on(id).iter().enumerate() {
-                        if spot.fates[at].is_kept() {
-                            available = available.saturating_add(self.request(container.key.service).slots);
-                        }
+                    for group in &spot.groups {
+                        available = available.saturating_add(self.slots(group));
                     }
                 }
                 InstanceState::Lost => {}
@@ -145,6 +144,11 @@ impl Board<'_> {
         for class in classes {
             available = available.saturating_sub(self.entitle_with(wants, class, available));
         }
+    }
+
+    /// Slots of those that run or will.
+    fn slots(&self, group: &Group) -> u64 {
+        self.request(group.service).slots.saturating_mul(u64::from(group.count))
     }
 
     /// Divides what a priority can have among its services.
@@ -158,22 +162,18 @@ impl Board<'_> {
         }
         let priority = self.state.service(class[0]).priority;
         let mut available = 0_u64;
-        for (id, spot) in self.state.instance_ids().zip(&self.spots) {
+        for spot in self.spots.iter() {
             let mut own = 0_u64;
             let mut others = 0_u64;
-            for (at, container) in self.state.containers_on(id).iter().enumerate() {
-                let service = self.state.service(container.key.service);
-                let slots = service.request.slots;
-                if !spot.fates[at].is_kept() {
-                    continue;
-                }
-                if service.priority == priority {
-                    own += slots;
-                } else if service.priority < priority {
-                    others += slots;
+            for group in &spot.groups {
+                // What arrives is more important: its turn has been.
+                let of = self.state.service(group.service).priority;
+                if of == priority {
+                    own += self.slots(group);
+                } else if of < priority {
+                    others += self.slots(group);
                 }
             }
-            others += spot.arrivals.iter().map(|arrival| self.request(arrival.service).slots).sum::<u64>();
             available = available.saturating_add(match spot.state {
                 InstanceState::Ready => spot.capacity.slots.saturating_sub(others),
                 InstanceState::Cordoned | InstanceState::Draining => own,

@@ -6,9 +6,10 @@
 
 use std::cmp::Reverse;
 
-use crate::board::{Board, Fate, Frozen};
+use crate::board::Board;
 use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
+use crate::spot::{Fate, Frozen, Group, Whose};
 use crate::standing::Standing;
 
 /// For whom room is made.
@@ -28,6 +29,17 @@ impl Loss {
     /// The same, whatever work is lost.
     pub(crate) const fn without_work(self) -> Self {
         Self { work_ms: 0, ..self }
+    }
+
+    fn add(&mut self, offer: &Offer, work_ms: u64) {
+        let importance = u32::MAX - offer.priority.0;
+        if importance >= self.importance {
+            self.within_share = offer.within_share || (importance == self.importance && self.within_share);
+            self.importance = importance;
+        }
+        self.stops += 1;
+        self.young += u32::from(offer.young);
+        self.work_ms = self.work_ms.saturating_add(work_ms);
     }
 }
 
@@ -79,9 +91,21 @@ pub(crate) struct Victim {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clearing {
     pub(crate) victims: Vec<Victim>,
+    /// They go beside what was sent away before for the same instance, all of which is needed still.
+    beside: bool,
     pub(crate) loss: Loss,
     /// A frozen container among them can't be ended before a running one has left its slot.
     pub(crate) deferred: bool,
+}
+
+/// Who is the next to give way on an instance, as far as that can be told at once.
+enum Next {
+    /// This one.
+    Victim(Clearing),
+    /// There is nobody, and so no way to make room.
+    Nobody,
+    /// It takes a choice among all that could give way.
+    Unclear,
 }
 
 /// One container that could give way. The order of the fields is the order in which they are compared.
@@ -122,8 +146,99 @@ impl Board<'_> {
     ) -> Option<Clearing> {
         let spot = &self.spots[instance.index()];
         if spot.committed.plus(needs).fits(spot.capacity) {
-            return Some(Clearing { victims: self.revocable(instance, claimant), ..Clearing::default() });
+            return Some(Clearing { beside: true, ..Clearing::default() });
         }
+        let at_once = match self.next_in_line(instance, needs, claimant) {
+            Next::Victim(clearing) => Some(clearing),
+            Next::Nobody => None,
+            Next::Unclear => return self.choose_anew(instance, needs, claimant),
+        };
+        debug_assert!(
+            self.is_as_chosen(instance, needs, claimant, at_once.as_ref()),
+            "the short way is the long one's"
+        );
+        at_once
+    }
+
+    /// The answer of [`Self::choose_anew`], where looking at the first offer of each service is enough to tell it.
+    ///
+    /// That is so where nothing is frozen or would be, and the first offer leaves room enough. If each of those that
+    /// went before gave as much as it does, all of them are needed still.
+    fn next_in_line(&self, instance: InstanceId, needs: Resources, claimant: &Claimant) -> Next {
+        let spot = &self.spots[instance.index()];
+        let before = match spot.preempted.of {
+            Whose::Nobodys => None,
+            Whose::One(service) => Some(self.state.service(service)),
+            Whose::Several => return Next::Unclear,
+        };
+        let one_by_one = !claimant.below_share && !claimant.relief && claimant.above == claimant.priority;
+        if !one_by_one || spot.frozen.count > 0 || before.is_some_and(|of| of.priority <= claimant.priority) {
+            return Next::Unclear;
+        }
+        let mut first: Option<Offer> = None;
+        for group in &spot.groups {
+            let service = self.state.service(group.service);
+            if service.priority <= claimant.priority {
+                continue;
+            }
+            if group.has_faults || self.freezes(group.service) {
+                return Next::Unclear;
+            }
+            let undecided = |&at: &usize| spot.fates[at] == Fate::Stays(Standing::Settled);
+            let Some(mut line) = self.in_line(instance, group) else { return Next::Unclear };
+            let Some(position) = line.find(undecided) else { continue };
+            let container = self.container(instance, position);
+            let tally = &self.tallies[group.service.index()];
+            let offer = Offer {
+                fresh: true,
+                needed: tally.surplus() == 0,
+                priority: Reverse(service.priority),
+                within_share: tally.over_share() == 0,
+                young: self.is_young(container),
+                running: true,
+                work_ms: self.work_ms(container),
+                service: group.service,
+                who: Who::Container(position),
+            };
+            first = Some(first.map_or(offer, |other| other.min(offer)));
+        }
+        let Some(offer) = first else { return Next::Nobody };
+        let gives = self.request(offer.service);
+        let is_enough = spot.committed.plus(needs).minus(gives).fits(spot.capacity);
+        if !is_enough || before.is_some_and(|of| of.request != gives) {
+            return Next::Unclear;
+        }
+        let victims = vec![Victim { who: offer.who, freeze: false, surplus: !offer.needed }];
+        let mut loss = Loss::default();
+        if offer.needed {
+            loss.add(&offer, offer.work_ms);
+        }
+        Next::Victim(Clearing { victims, beside: true, loss, deferred: false })
+    }
+
+    /// Whether the short way comes to the same as the long one.
+    fn is_as_chosen(
+        &self,
+        instance: InstanceId,
+        needs: Resources,
+        claimant: &Claimant,
+        at_once: Option<&Clearing>,
+    ) -> bool {
+        let all = |clearing: &Clearing| {
+            let mut victims = clearing.victims.clone();
+            if clearing.beside {
+                victims.extend(self.revocable(instance, claimant));
+            }
+            victims.sort_unstable_by_key(|victim| victim.who);
+            let told: Vec<(Who, bool)> = victims.iter().map(|victim| (victim.who, victim.freeze)).collect();
+            (told, clearing.loss, clearing.deferred)
+        };
+        self.choose_anew(instance, needs, claimant).as_ref().map(all) == at_once.map(all)
+    }
+
+    /// Chooses among all that could give way, those included that went before.
+    fn choose_anew(&self, instance: InstanceId, needs: Resources, claimant: &Claimant) -> Option<Clearing> {
+        let spot = &self.spots[instance.index()];
         let offers = self.offers(instance, claimant);
         // What is gone by an earlier choice and may be chosen anew is counted as still there.
         let mut committed = spot.committed.plus(needs);
@@ -136,7 +251,8 @@ impl Board<'_> {
 
     /// Carries a clearing out: `reason` tells why each victim goes.
     pub(crate) fn clear(&mut self, instance: InstanceId, clearing: &Clearing, claimant: &Claimant) {
-        for before in self.revocable(instance, claimant) {
+        let before = if clearing.beside { Vec::new() } else { self.revocable(instance, claimant) };
+        for before in before {
             if let Who::Container(position) = before.who
                 && clearing.victims.iter().all(|victim| victim.who != before.who)
             {
@@ -217,19 +333,20 @@ impl Board<'_> {
             if self.spots[instance.index()].state != crate::InstanceState::Ready {
                 continue;
             }
-            for (position, container) in self.state.containers_on(instance).iter().enumerate() {
-                let service = self.state.service(container.key.service);
-                let spot = &self.spots[instance.index()];
-                if service.priority == claimant.priority
-                    && container.key.service != claimant.service
-                    && self.tallies[container.key.service.index()].over_share() > 0
-                    && spot.fates[position] == Fate::Stays(Standing::Settled)
+            let spot = &self.spots[instance.index()];
+            for group in &spot.groups {
+                let service = self.state.service(group.service);
+                if service.priority != claimant.priority
+                    || service.min_runtime_ms == 0
+                    || group.service == claimant.service
+                    || self.tallies[group.service.index()].over_share() == 0
                 {
-                    let due = container.since.plus(service.min_runtime_ms);
-                    if due > self.now {
-                        earliest = Some(earliest.map_or(due, |other: Millis| other.min(due)));
-                    }
+                    continue;
                 }
+                let settled = |&at: &usize| spot.fates[at] == Fate::Stays(Standing::Settled);
+                let since = |at: usize| self.container(instance, at).since;
+                let dues = group.positions().filter(settled).map(|at| since(at).plus(service.min_runtime_ms));
+                earliest = dues.filter(|&due| due > self.now).chain(earliest).min();
             }
         }
         earliest
@@ -239,11 +356,11 @@ impl Board<'_> {
     /// claimant: with its own room to make, they may turn out not to be needed.
     fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Victim> {
         let spot = &self.spots[instance.index()];
-        spot.fates
+        spot.preempted
+            .positions
             .iter()
-            .enumerate()
-            .filter_map(|(position, fate)| match *fate {
-                Fate::Goes { reason: StopReason::Preempted { .. }, freeze } => {
+            .filter_map(|&position| match spot.fates[position] {
+                Fate::Goes { freeze, .. } => {
                     Some(Victim { who: Who::Container(position), freeze, surplus: false })
                 }
                 _ => None,
@@ -292,7 +409,12 @@ impl Board<'_> {
     fn offers(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Offer> {
         let spot = &self.spots[instance.index()];
         let mut offers: Vec<Offer> = Vec::new();
-        for (position, fate) in spot.fates.iter().enumerate() {
+        let can_give = |group: &&Group| {
+            let priority = self.state.service(group.service).priority;
+            priority > claimant.above || claimant.below_share && priority == claimant.priority
+        };
+        for position in spot.groups.iter().filter(can_give).flat_map(Group::positions) {
+            let fate = &spot.fates[position];
             let container = self.container(instance, position);
             let id = container.key.service;
             let service = self.state.service(id);
@@ -470,17 +592,7 @@ impl Board<'_> {
             let surplus = !offer.needed;
             clearing.victims.push(Victim { who: offer.who, freeze, surplus });
             if offer.fresh && offer.needed {
-                let loss = &mut clearing.loss;
-                let importance = u32::MAX - offer.priority.0;
-                if importance >= loss.importance {
-                    loss.within_share =
-                        offer.within_share || (importance == loss.importance && loss.within_share);
-                    loss.importance = importance;
-                }
-                loss.stops += 1;
-                loss.young += u32::from(offer.young);
-                let lost_ms = if freeze || !offer.running { 0 } else { offer.work_ms };
-                loss.work_ms = loss.work_ms.saturating_add(lost_ms);
+                clearing.loss.add(&offer, if freeze || !offer.running { 0 } else { offer.work_ms });
             }
             if !offer.running && offer.fresh {
                 let takes = self.to_end(offer.service);
