@@ -171,7 +171,7 @@ impl Board<'_> {
             }
             let freeze = container.runs()
                 && !container.outdated
-                && self.standby_lacking(instance, id) > 0
+                && self.keeps_surplus(instance, id)
                 && self.may_freeze(instance, id);
             let is_replaced = want.target.is_some_and(|target| tally.kept == target.saturating_add(1));
             let reason = if freeze {
@@ -255,7 +255,7 @@ impl Board<'_> {
             current: !container.outdated,
             busy: container.operation.is_some(),
             running: container.runs(),
-            ends: self.standby_lacking(instance, id) == 0,
+            ends: !self.keeps_surplus(instance, id),
             needless: !self.holds_frozen_below(instance, service.priority),
             young: self.is_young(container),
             placement: match service.placement {
@@ -266,6 +266,14 @@ impl Board<'_> {
             instance,
             position,
         }
+    }
+
+    /// Whether what a service has above its target on an instance is frozen, and does not end: where a standby lacks, and,
+    /// of a service with standbys that is frozen rather than stopped, everywhere. The next rise thaws it, and needs no
+    /// standby for whose successor others would have to lend their room.
+    fn keeps_surplus(&self, instance: InstanceId, id: ServiceId) -> bool {
+        let has_standbys = self.state.service(id).standby_per_instance > 0;
+        has_standbys && self.freezes(id) || self.standby_lacking(instance, id) > 0
     }
 
     fn holds_frozen_below(&self, instance: InstanceId, priority: u32) -> bool {
