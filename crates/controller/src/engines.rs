@@ -9,8 +9,10 @@ use tokio::task::AbortHandle;
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, EngineId};
+use crate::limit::CallLimit;
 use crate::observer::{Post, Report};
 use crate::prepare::Preparation;
+use crate::turns::Places;
 
 /// One engine.
 pub(crate) struct Engine {
@@ -21,6 +23,10 @@ pub(crate) struct Engine {
     pub(crate) task: AbortHandle,
     /// By generation.
     pub(crate) preparations: BTreeMap<Generation, Prepared>,
+    /// How many calls it is given at once.
+    pub(crate) limit: CallLimit,
+    /// As last measured.
+    pub(crate) places: Places,
 }
 
 /// One spec on one engine.

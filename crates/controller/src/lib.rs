@@ -17,11 +17,13 @@ mod executor;
 mod feed;
 mod handle;
 mod latency;
+mod limit;
 mod measure;
 mod observer;
 mod prepare;
 mod settings;
 mod trace;
+mod turns;
 mod view;
 
 pub use clock::Clock;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use planner::{Freshness, InstanceState, Phase};
 
+use crate::turns::Places;
 use crate::view::{ServiceView, View};
 
 /// Tells the recorder what each metric of the controller means. Call it once, when the recorder is installed.
@@ -34,6 +35,12 @@ pub fn describe_metrics() {
         "force12_engine_call_seconds",
         "What calls to an engine take, with the wait for the room that a start needs."
     );
+    describe_gauge!("force12_engine_calls_under_way", "Calls that change something and keep an engine busy.");
+    describe_gauge!("force12_engine_calls_waiting", "Actions that wait for their turn at an engine.");
+    describe_gauge!(
+        "force12_engine_calls_limit",
+        "How many calls an engine is given at once, as learnt from what starts take there."
+    );
 }
 
 /// A call to an engine has ended.
@@ -43,6 +50,18 @@ pub(crate) fn engine_call(engine: &str, call: &'static str, outcome: &'static st
     .increment(1);
     metrics::histogram!("force12_engine_call_seconds", "engine" => engine.to_owned(), "call" => call)
         .record(took.as_secs_f64());
+}
+
+/// Sets an engine's gauges, where they are not as before.
+pub(crate) fn engine_places(engine: &str, before: Places, now: Places) {
+    let set = |name: &'static str, before: u32, now: u32| {
+        if before != now {
+            metrics::gauge!(name, "engine" => engine.to_owned()).set(now);
+        }
+    };
+    set("force12_engine_calls_under_way", before.taken, now.taken);
+    set("force12_engine_calls_waiting", before.waiting, now.waiting);
+    set("force12_engine_calls_limit", before.limit, now.limit);
 }
 
 /// Sets the gauges to what a view says. What only the view before it had is set to nothing: a metric that has once

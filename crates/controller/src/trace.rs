@@ -2,6 +2,7 @@
 //! them; while nobody does they are disabled, and cost next to nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use planner::Action;
 use tracing::field::Empty;
@@ -61,13 +62,14 @@ impl Causes {
     }
 }
 
-/// The span of one action of a decision.
+/// The span of one action of a decision, which has waited so long for its turn at the engine.
 pub(crate) fn action(
     decision: &Span,
     action: &Action,
     service: &Arc<str>,
     instance: &Arc<str>,
     container: &str,
+    waited: Duration,
 ) -> Span {
     info_span!(
         parent: decision,
@@ -79,6 +81,7 @@ pub(crate) fn action(
         force12.instance = &**instance,
         force12.container = container,
         force12.reason = action.reason_code(),
+        force12.waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         force12.outcome = Empty,
         force12.error = Empty,
     )

@@ -43,9 +43,6 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(4);
 /// Questions that starts, stops and the like ask at once, all together; the rest wait their turn. Each takes about a
 /// millisecond and a connection of its own.
 const QUESTIONS_AT_ONCE: usize = 16;
-/// A stop counts as work for the engine for this many milliseconds: the signal has been sent long before, and from
-/// then on the engine only waits.
-const STOP_SIGNALLED_MS: u64 = 250;
 /// Networks that every engine has.
 const OWN_NETWORKS: [&str; 4] = ["bridge", "default", "host", "none"];
 
@@ -246,7 +243,13 @@ impl DockerDriver {
         }
     }
 
-    async fn create(&self, identity: &Identity, start: &Start) -> Result<Created, DriverError> {
+    /// `took` grows by what the engine takes for it.
+    async fn create(
+        &self,
+        identity: &Identity,
+        start: &Start,
+        took: &mut Duration,
+    ) -> Result<Created, DriverError> {
         const CALL: &str = "start";
         let image = &start.spec.image;
         let checked = self.checked_images.lock().expect("nothing panics while holding it").contains(image);
@@ -260,13 +263,9 @@ impl DockerDriver {
         while Instant::now() < given_up {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             let body = spec::create_body(&start.spec, identity);
-            match self
-                .change(
-                    CALL,
-                    docker.create_container(Some(options), body).instrument(self.request("create container")),
-                )
-                .await?
-            {
+            let creating = docker.create_container(Some(options), body);
+            let creating = timed(took, creating.instrument(self.request("create container")));
+            match self.change(CALL, creating).await? {
                 Ok(created) => return Ok(Created::Ready(ContainerId::new(created.id))),
                 Err(Refusal { status: 409, .. }) => {}
                 Err(refusal) => return Err(self.errors.refused(CALL, refusal)),
@@ -339,8 +338,14 @@ impl DockerDriver {
     /// Ends when the container has left its room: it has ended, is suspended, or is gone.
     async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
         let mut listener = self.events.listen(id);
+        let suspension = self.events.listen(id);
         let takes_room = |status| matches!(status, Status::RUNNING | Status::RESTARTING);
-        let left = self.no_longer("start", id, &mut listener, takes_room);
+        let left = async {
+            tokio::select! {
+                () = suspension.suspended() => Ok(()),
+                left = self.no_longer("start", id, &mut listener, takes_room) => left,
+            }
+        };
         let left = left.instrument(trace::wait_for_room(id.as_str()));
         let waited_ms = self.config.limits.after_ms;
         timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
@@ -354,8 +359,8 @@ impl DockerDriver {
 
     /// Ends when the engine tells of the container's end, or a look at it shows that it is no longer `so`.
     ///
-    /// Only the end is taken on the event's word. Anything else may be over by the time that it is heard, and has the
-    /// container looked at.
+    /// Only the end is taken on the event's word here. Anything else may be over by the time that it is heard, and has
+    /// the container looked at.
     async fn no_longer(
         &self,
         call: &'static str,
@@ -403,7 +408,7 @@ impl DockerDriver {
         // The engine tells of the end before it has cleaned up; the answer comes after that.
         let listener = self.events.listen(id);
         let mut ended = pin!(listener.ended());
-        let mut signalled = pin!(sleep(Duration::from_millis(STOP_SIGNALLED_MS)));
+        let mut signalled = pin!(sleep(Duration::from_millis(StopOptions::SIGNALLED_MS)));
         let mut grace = pin!(sleep(Duration::from_millis(grace_ms)));
         loop {
             tokio::select! {
@@ -448,6 +453,14 @@ impl DockerDriver {
     }
 }
 
+/// Adds to `took` for how long it was waited for.
+async fn timed<T>(took: &mut Duration, request: impl Future<Output = T>) -> T {
+    let asked_at = Instant::now();
+    let answer = request.await;
+    *took += asked_at.elapsed();
+    answer
+}
+
 #[async_trait]
 impl Driver for DockerDriver {
     fn name(&self) -> &str {
@@ -460,6 +473,10 @@ impl Driver for DockerDriver {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { freeze: true, idempotent_start: true }
+    }
+
+    fn parallel_calls(&self) -> usize {
+        self.config.limits.parallel_calls.max(1)
     }
 
     async fn observe(&self) -> Result<Observation, DriverError> {
@@ -503,28 +520,31 @@ impl Driver for DockerDriver {
             }
         });
         let mut has_left = false;
-        let mut creating = pin!(self.create(&identity, start));
-        let created = loop {
-            tokio::select! {
-                created = &mut creating => break created?,
-                result = &mut left, if !has_left => {
-                    result?;
-                    has_left = true;
+        let mut took = Duration::ZERO;
+        let created = {
+            let mut creating = pin!(self.create(&identity, start, &mut took));
+            loop {
+                tokio::select! {
+                    created = &mut creating => break created?,
+                    result = &mut left, if !has_left => {
+                        result?;
+                        has_left = true;
+                    }
                 }
             }
         };
         let id = match created {
-            Created::Running(id) => return Ok(Started { id, already: true }),
+            Created::Running(id) => return Ok(Started { id, already: true, took }),
             Created::Ready(id) => id,
         };
         if !has_left {
             left.await?;
         }
         let starting = self.connection.docker().start_container(id.as_str(), None::<StartContainerOptions>);
-        let starting = starting.instrument(self.request("start container"));
+        let starting = timed(&mut took, starting.instrument(self.request("start container")));
         match self.change(CALL, starting).await? {
-            Ok(()) => Ok(Started { id, already: false }),
-            Err(Refusal { status: 304, .. }) => Ok(Started { id, already: true }),
+            Ok(()) => Ok(Started { id, already: false, took }),
+            Err(Refusal { status: 304, .. }) => Ok(Started { id, already: true, took }),
             Err(refusal) => Err(self.errors.refused(CALL, refusal)),
         }
     }

@@ -29,6 +29,10 @@ const ACTIONS: [&str; 8] =
 const TOLD_EARLY: [&str; 3] = ["pause", "unpause", "die"];
 /// After these there is no process.
 const ENDED: [&str; 2] = ["die", "destroy"];
+/// After this its processes do not run.
+const SUSPENDED: &str = "pause";
+/// After this they do again.
+const RESUMED: &str = "unpause";
 /// Milliseconds before the first attempt to connect again; doubles with each failure.
 const BACKOFF_MIN_MS: u64 = 50;
 /// At most; an engine that is back should be seen to be soon, and an attempt costs little.
@@ -71,6 +75,8 @@ struct Progress {
 struct News {
     /// Its process is gone. That is final: nothing of ours starts a container twice.
     ended: bool,
+    /// The last that was heard of it is that it was suspended.
+    suspended: bool,
 }
 
 impl Events {
@@ -127,7 +133,8 @@ impl Shared {
             progress.connections += 1;
         });
         for news in self.awaited().values() {
-            news.send_modify(|_| {});
+            // It may have been resumed meanwhile.
+            news.send_modify(|news| news.suspended = false);
         }
     }
 
@@ -138,7 +145,10 @@ impl Shared {
     fn changed(&self, id: &ContainerId, action: &str) {
         self.progress.send_modify(|progress| progress.changes += 1);
         if let Some(news) = self.awaited().get(id) {
-            news.send_modify(|news| news.ended |= ENDED.contains(&action));
+            news.send_modify(|news| {
+                news.ended |= ENDED.contains(&action);
+                news.suspended = (news.suspended || action == SUSPENDED) && action != RESUMED;
+            });
         }
     }
 }
@@ -182,6 +192,12 @@ impl Listener {
     pub(crate) async fn ended(&self) {
         let mut news = self.news.clone();
         news.wait_for(|news| news.ended).await.expect("the sender is kept while anybody listens");
+    }
+
+    /// Ends when the engine has told that the container is suspended, since this listens and after anything else.
+    pub(crate) async fn suspended(&self) {
+        let mut news = self.news.clone();
+        news.wait_for(|news| news.suspended).await.expect("the sender is kept while anybody listens");
     }
 
     /// Ends when anything has happened to the container, or may have been missed, since this was last asked.
@@ -384,6 +400,24 @@ mod tests {
         shared.connected();
         assert!(other.anything().now_or_never().is_some(), "something may have been missed");
         assert!(other.ended().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn one_is_suspended_until_it_is_resumed_or_something_may_have_been_missed() {
+        let events = events();
+        let shared = &events.follower.shared;
+        let id = ContainerId::new("a");
+        shared.changed(&id, "pause");
+        let listener = events.listen(&id);
+        assert!(listener.suspended().now_or_never().is_none(), "it was before");
+        for action in ["unpause", "die", "destroy"] {
+            shared.changed(&id, "pause");
+            assert!(listener.suspended().now_or_never().is_some());
+            shared.changed(&id, action);
+            assert_eq!(listener.suspended().now_or_never().is_none(), action == "unpause");
+        }
+        shared.connected();
+        assert!(listener.suspended().now_or_never().is_none(), "nobody knows what it is by now");
     }
 
     #[tokio::test]

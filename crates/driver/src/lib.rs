@@ -8,6 +8,8 @@ mod error;
 mod observation;
 mod spec;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
@@ -63,6 +65,8 @@ pub struct Started {
     pub id: ContainerId,
     /// Whether it ran already, and nothing was done.
     pub already: bool,
+    /// What the engine took to create it and to start it, without any wait for room or for the driver's own bounds.
+    pub took: Duration,
 }
 
 /// How an action that takes something away ended well. That there was nothing to do is an outcome, not an error.
@@ -90,6 +94,12 @@ pub struct StopOptions {
     pub grace_ms: u64,
 }
 
+impl StopOptions {
+    /// A stop with a grace is work for the engine for this many milliseconds: the signal has been sent long before, and
+    /// from then on the engine only waits.
+    pub const SIGNALLED_MS: u64 = 250;
+}
+
 /// One container engine.
 ///
 /// Calls for different containers may be made side by side; the driver bounds how many reach the engine at once.
@@ -104,6 +114,10 @@ pub trait Driver: Send + Sync + 'static {
 
     /// What the engine can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// The most calls that the driver has the engine work on at once, of those that change something; at least 1. What is
+    /// asked of it beyond that waits in the driver, first come, first served.
+    fn parallel_calls(&self) -> usize;
 
     /// Everything of our cluster that is there now: instances, and the containers that carry our labels.
     async fn observe(&self) -> Result<Observation, DriverError>;

@@ -95,7 +95,7 @@ fn docker_configs(settings: &Settings) -> Vec<DockerConfig> {
                 .map(|instance| DockerInstance { name: instance.name.clone(), capacity: instance.capacity })
                 .collect(),
             registries: settings.registries.clone(),
-            limits,
+            limits: Limits { parallel_calls: engine.calls_max, ..limits },
         })
         .collect()
 }

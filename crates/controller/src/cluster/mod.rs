@@ -30,7 +30,7 @@ use crate::settings::{Ready, Settings};
 
 pub(crate) use observe::{Noticed, exit_words};
 use operations::InFlight;
-pub(crate) use operations::Kind;
+pub(crate) use operations::{Calls, Kind};
 use remembered::{Fact, Memory};
 
 /// An engine, as long as the controller runs. It stays the same when a new driver speaks with the same engine.

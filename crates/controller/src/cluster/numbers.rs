@@ -64,7 +64,8 @@ impl Cluster {
             (lives, container.created_at_ms, container.id.clone())
         });
         // On an engine that knows no numbers, the youngest are those that are being started. While one of these
-        // starts has not ended, nobody knows which is which: they stay out, and their operations stand for them.
+        // starts has not ended, or had not when the engine was asked, nobody knows which is which: they stay out, and
+        // their operations stand for them.
         let mut young: HashMap<ServiceId, (usize, Vec<ContainerKey>)> = HashMap::new();
         for (container, service) in &fresh {
             if container.ordinal.is_none() {
@@ -91,7 +92,7 @@ impl Cluster {
                     None
                 }
                 (None, Some((_, awaited))) => {
-                    if awaited.iter().any(|key| self.operations[key].unknown.is_none()) {
+                    if awaited.iter().any(|key| !self.operations[key].is_told_by(observed)) {
                         continue;
                     }
                     awaited.pop()

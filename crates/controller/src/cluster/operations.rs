@@ -1,6 +1,6 @@
 //! What is under way: every action from its issue to its end, or until an observation tells of its outcome.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use driver::{ContainerId, Start, StopOptions};
@@ -10,13 +10,17 @@ use tokio::sync::watch;
 use super::numbers::free_from_the_top;
 use super::ready::Readiness;
 use super::remembered::{Effect, Fact, Memory};
-use super::{Cluster, Known, takes_room};
+use super::{Cluster, EngineId, Known, takes_room};
 use crate::executor::{After, OperationId, Work};
 use crate::observer::Observed;
 
 /// The grace of a stop for a container of a service that is not configured, and so gives none: the engines' own
 /// customary ten seconds.
 const UNKNOWN_GRACE_MS: u64 = 10_000;
+
+/// A call that takes longer than this is stuck, and must not keep the turns of others from coming: many times what a start
+/// takes on a busy engine. (Drivers bound their calls, and what they have under way at once, all the same.)
+const STUCK_MS: u64 = 5_000;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +58,20 @@ pub(crate) struct InFlight {
     pub(crate) issued_at: Millis,
     /// For a start or thaw: since when nothing is in its room.
     pub(super) room_since: Option<Millis>,
+    /// For how long at most it keeps the engine busy, in milliseconds.
+    busy_ms: u64,
     /// Where its outcome is to be noted: the decision's sequence, and the action's place in it.
     pub(crate) decision: (u64, usize),
     /// Whether the engine would start it only once, however often it is asked to.
     pub(super) idempotent: bool,
     pub(super) unknown: Option<Unknown>,
+}
+
+/// How many calls keep an engine busy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) all: u32,
+    pub(crate) removals: u32,
 }
 
 /// An outcome that is not known.
@@ -70,6 +83,22 @@ pub(super) struct Unknown {
     settled_at: Millis,
 }
 
+impl InFlight {
+    /// Whether it has ended without a clear answer, and this observation began after that.
+    pub(super) fn is_told_by(&self, observed: &Observed) -> bool {
+        self.unknown.is_some_and(|unknown| observed.began > unknown.order)
+    }
+
+    fn busy_until(&self) -> Option<Millis> {
+        let since = match self.kind {
+            _ if self.unknown.is_some() => None,
+            Kind::Start | Kind::Thaw => self.room_since,
+            Kind::Stop | Kind::Freeze | Kind::Remove => Some(self.issued_at),
+        };
+        since.map(|since| since.plus(self.busy_ms))
+    }
+}
+
 impl Cluster {
     /// How many operations there are, those of unknown outcome included.
     pub(crate) fn operations_len(&self) -> usize {
@@ -79,6 +108,26 @@ impl Cluster {
     /// How many actions have been issued and have not ended.
     pub(crate) fn under_way(&self) -> usize {
         self.operations.values().filter(|operation| operation.unknown.is_none()).count()
+    }
+
+    /// How many calls keep an engine busy, by engine.
+    ///
+    /// A start or thaw that waits for room counts from when it has it: until then what leaves the room counts for both.
+    pub(crate) fn calls(&self, now: Millis) -> HashMap<EngineId, Calls> {
+        let mut calls: HashMap<EngineId, Calls> = HashMap::new();
+        for (key, operation) in &self.operations {
+            if operation.busy_until().is_some_and(|until| now < until) {
+                let calls = calls.entry(self.engine_of(key.instance)).or_default();
+                calls.all += 1;
+                calls.removals += u32::from(operation.kind == Kind::Remove);
+            }
+        }
+        calls
+    }
+
+    /// The next moment at which time alone makes a call count no more.
+    pub(crate) fn next_place(&self, now: Millis) -> Option<Millis> {
+        self.operations.values().filter_map(InFlight::busy_until).filter(|&until| until > now).min()
     }
 
     /// The operation of that id, and what it is about, while it has not ended.
@@ -125,7 +174,9 @@ impl Cluster {
             memory.leave = Some((kind, *reason));
         }
         let starts = matches!(kind, Kind::Start | Kind::Thaw);
+        let signalled = matches!(work, Work::Stop { options: StopOptions { grace_ms: 1.. }, .. });
         let operation = InFlight {
+            busy_ms: if signalled { StopOptions::SIGNALLED_MS } else { STUCK_MS },
             id,
             kind,
             container: if kind == Kind::Start { None } else { container },
@@ -306,14 +357,14 @@ impl Cluster {
         // Of these, what is there and what is not cannot be told yet (see `number`).
         let undecided: HashSet<ServiceId> = self
             .on(instance)
-            .filter(|(key, operation)| operation.unknown.is_none() && self.awaits(key))
+            .filter(|(key, operation)| !operation.is_told_by(observed) && self.awaits(key))
             .map(|(key, _)| key.service)
             .collect();
         let settled: Vec<ContainerKey> = self
             .on(instance)
             .filter(|(key, operation)| {
                 operation.unknown.is_some_and(|unknown| {
-                    observed.began > unknown.order
+                    operation.is_told_by(observed)
                         && (operation.kind != Kind::Start
                             || operation.idempotent
                             || (now >= unknown.settled_at && !undecided.contains(&key.service))

@@ -1,5 +1,7 @@
 //! Getting to know what is there, once, before anything is planned.
 
+use std::time::Duration;
+
 use planner::{Action, Millis, Plan, RemoveReason};
 
 use super::Controller;
@@ -52,7 +54,7 @@ impl Controller {
                 self.cluster.may_be_starting(container, settled_at);
                 let action = Action::Remove { container, reason: RemoveReason::NeverStarted };
                 let place = (sequence, issued.actions.len());
-                issued.actions.extend(self.issue(&action, place, &issued.span, now));
+                issued.actions.extend(self.issue(&action, place, &issued.span, Duration::ZERO, now));
             }
             self.record(woken_by, 0, issued, &Plan::default(), &Preparing::default(), now);
         }

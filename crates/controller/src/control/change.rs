@@ -13,9 +13,12 @@ use crate::demands::Source;
 use crate::engines::{Engine, Prepared, engine_of};
 use crate::feed::follow;
 use crate::handle::{Command, CommandError, UpdateError, lock};
+use crate::limit::CallLimit;
+use crate::measure::engine_places;
 use crate::observer::{Post, observe};
 use crate::prepare::{Preparation, prepare};
 use crate::settings::{Engines, Settings};
+use crate::turns::Places;
 
 impl Controller {
     pub(super) fn obey(&mut self, command: Command) {
@@ -113,6 +116,10 @@ impl Controller {
             .retain(|name, _| self.settings.services.iter().any(|settings| settings.service.name == *name));
         self.standings.retain(|name| self.settings.instances.iter().any(|instance| instance.name == name));
         self.use_engines(engines);
+        for engine in self.engines.values_mut() {
+            let services = &self.settings.services;
+            engine.limit.retain(|name| services.iter().any(|settings| settings.service.name == name));
+        }
         self.configure(&BTreeSet::new());
         tracing::info!("other settings have been applied");
         Ok(())
@@ -134,9 +141,17 @@ impl Controller {
             };
             let engine = match before.remove(&id) {
                 Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
-                known => {
+                mut known => {
                     // What is known of the engine holds until it answers the new driver.
-                    let report = known.map(|known| known.report.clone()).unwrap_or_default();
+                    let report = known.as_ref().map(|known| known.report.clone()).unwrap_or_default();
+                    let mut limit = CallLimit::new(driver.parallel_calls());
+                    let mut places = Places::default();
+                    if let Some(known) = &mut known {
+                        std::mem::swap(&mut limit, &mut known.limit);
+                        limit.set_ceiling(driver.parallel_calls());
+                        places = known.places;
+                    }
+                    drop(known);
                     let post = Arc::new(Post::holding(report.clone()));
                     let random = self.fork();
                     let task = self.tasks.spawn(observe(
@@ -146,12 +161,14 @@ impl Controller {
                         self.lost_after.subscribe(),
                         random,
                     ));
-                    Engine { driver, post, report, task, preparations: BTreeMap::new() }
+                    Engine { driver, post, report, task, preparations: BTreeMap::new(), limit, places }
                 }
             };
             self.engines.insert(id, engine);
         }
-        drop(before);
+        for gone in before.into_values() {
+            engine_places(gone.driver.name(), gone.places, Places::default());
+        }
         let mut before = std::mem::take(&mut self.demands.sources);
         for source in sources {
             let name = source.settings.name.clone();
@@ -250,6 +267,7 @@ impl Controller {
         }
         self.backoffs.clear();
         self.holds.clear();
+        self.waits.clear();
         self.not_done.clear();
         // The state knows no more of the instances than what is configured, and may be planned from in this pass.
         self.judge_again = true;

@@ -1,22 +1,25 @@
 //! A plan issued and recorded.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use planner::{Action, ContainerKey, Millis, NotDone, Plan, ServiceId, StartReason, StopReason};
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::Controller;
-use crate::cluster::exit_words;
+use crate::cluster::{Calls, EngineId, exit_words};
 use crate::decisions::{ActionOutcome, ActionView, Decision, InputView, NotDoneView, WokenBy};
 use crate::executor::{OperationId, execute};
 use crate::handle::lock;
+use crate::measure::engine_places;
 use crate::prepare::Preparing;
+use crate::turns::{Places, Turns};
 use crate::{trace, view};
 
-/// Operations at once, those of unknown outcome included. Far over what any engine does side by side (drivers
-/// queue), and a bound on the tasks of a plan that changes everything; the rest is planned again when some ended.
+/// Operations at once, those of unknown outcome included: a bound on the tasks of a plan that changes everything on many
+/// engines; the rest is planned again when some ended.
 const OPERATIONS_MAX: usize = 4_096;
 
 /// What is under way of a decision.
@@ -41,7 +44,12 @@ impl Controller {
         let mut held: HashSet<ContainerKey> = HashSet::new();
         // A pass that does nothing makes no span.
         let mut span: Option<Span> = None;
-        for action in self.cluster.again().iter().chain(&plan.actions) {
+        let again = self.cluster.again();
+        let calls = self.cluster.calls(now);
+        let mut turns = Turns::new(again.iter().chain(&plan.actions));
+        let waited_before = std::mem::take(&mut self.waits);
+        let looked_at = Instant::now();
+        for action in again.iter().chain(&plan.actions) {
             let container = action.container();
             let waits = now < self.cluster.state().fill_hold_until() && can_wait(action);
             if waits {
@@ -50,19 +58,28 @@ impl Controller {
             let held_back = waits
                 || self.cluster.operations_len() >= OPERATIONS_MAX
                 || self.holds.holds(container, action.kind(), now)
-                || action.after().iter().any(|victim| held.contains(victim));
+                || action.after().iter().chain(action.beside()).any(|victim| held.contains(victim));
             if held_back {
+                held.insert(container);
+                continue;
+            }
+            let engine = self.cluster.engine_of(container.instance);
+            let places = || self.places(engine, &calls);
+            let waited = waited_before.waited(action, looked_at);
+            if !turns.take(action, engine, self.cluster.state(), waited, places) {
+                self.waits.note(action, &waited_before, looked_at);
                 held.insert(container);
                 continue;
             }
             let span =
                 span.get_or_insert_with(|| self.decision_span(sequence, woken_by, plan_micros)).clone();
-            if let Some(issued) = self.issue(action, (sequence, actions.len()), &span, now) {
+            if let Some(issued) = self.issue(action, (sequence, actions.len()), &span, waited, now) {
                 actions.push(issued);
             } else {
                 held.insert(container);
             }
         }
+        self.measure_engines(&turns, now);
         // What is in the way of a preparation is not in the plan, only in its code.
         let not_done: Vec<(NotDone, &'static str)> =
             plan.not_done.iter().map(|not_done| (*not_done, preparing.code(not_done))).collect();
@@ -71,6 +88,26 @@ impl Controller {
         if !actions.is_empty() || news {
             let issued = Issued { actions, span: span.unwrap_or_else(Span::none) };
             self.record(woken_by, plan_micros, issued, plan, preparing, now);
+        }
+    }
+
+    /// The places at an engine while nothing has been issued.
+    fn places(&self, engine: EngineId, calls: &HashMap<EngineId, Calls>) -> Places {
+        let limit = self.engines.get(&engine).map_or(1, |engine| engine.limit.get());
+        let Calls { all, removals } = calls.get(&engine).copied().unwrap_or_default();
+        Places { limit, taken: all, removals, waiting: 0 }
+    }
+
+    /// Notes how busy the engines are from now on.
+    fn measure_engines(&mut self, turns: &Turns, now: Millis) {
+        let calls = self.cluster.calls(now);
+        let looked_at = Instant::now();
+        for (&id, engine) in &mut self.engines {
+            let Calls { all, removals } = calls.get(&id).copied().unwrap_or_default();
+            engine.limit.under_way(all, looked_at);
+            let places =
+                Places { limit: engine.limit.get(), taken: all, removals, waiting: turns.waiting(id) };
+            engine_places(engine.driver.name(), std::mem::replace(&mut engine.places, places), places);
         }
     }
 
@@ -124,6 +161,7 @@ impl Controller {
         action: &Action,
         decision: (u64, usize),
         span: &Span,
+        waited: Duration,
         now: Millis,
     ) -> Option<ActionView> {
         let key = action.container();
@@ -143,7 +181,7 @@ impl Controller {
         let work = self.cluster.begin(action, operation, decision, idempotent, now)?;
         self.operations_begun += 1;
         let service = Arc::clone(self.cluster.service_name(key.service));
-        if !action.after().is_empty()
+        if !(action.after().is_empty() && action.beside().is_empty())
             && matches!(
                 action,
                 Action::Start { reason: StartReason::Demand { .. }, .. }
@@ -155,7 +193,7 @@ impl Controller {
         let state = self.cluster.state();
         let instance = Arc::clone(self.cluster.instance_name(key.instance));
         let container = state.describe(key);
-        let span = trace::action(span, action, &service, &instance, &container);
+        let span = trace::action(span, action, &service, &instance, &container, waited);
         let execution = execute(driver, operation, work, grace, Arc::clone(&self.shared));
         self.actions.spawn(execution.instrument(span));
         Some(ActionView {
@@ -201,7 +239,7 @@ impl Controller {
     }
 }
 
-/// Whether it is a stop that nothing waits for.
+/// Whether it is an end that nothing waits for.
 ///
 /// A predecessor may have asked for a stop that goes on after its own end, and an engine may say `running` until that
 /// is done: its successor sees one too many, and would stop a second one, which is wanted. So for as long as fill

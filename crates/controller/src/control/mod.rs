@@ -28,6 +28,7 @@ use crate::handle::{Handle, Shared};
 use crate::latency::{Latency, Reactions};
 use crate::settings::{Engines, Settings, SettingsError};
 use crate::trace::Causes;
+use crate::turns::Waits;
 use crate::view::{self, View};
 use adopt::Adoption;
 
@@ -81,6 +82,8 @@ pub struct Controller {
     /// Services with stops that wait for what a predecessor may have asked for; see [`can_wait`].
     stops_wait: BTreeSet<Arc<str>>,
     operations_begun: u64,
+    /// Actions of the last plan for which there was no place at their engine.
+    waits: Waits,
     causes: Causes,
     /// See [`Controller::with_trace_ids`].
     trace_id: fn(&Span) -> Option<String>,
@@ -134,6 +137,7 @@ impl Controller {
             not_done: Vec::new(),
             stops_wait: BTreeSet::new(),
             operations_begun: 0,
+            waits: Waits::default(),
             causes: Causes::default(),
             trace_id: |_| None,
             adoption: Adoption::Observing,
@@ -229,7 +233,10 @@ impl Controller {
             }
             self.limit_rises(&plan);
         }
-        self.causes.clear();
+        if self.waits.is_empty() {
+            // What waits for its turn has the same causes.
+            self.causes.clear();
+        }
         self.publish(&plan, &success, &preparing, &merged, now);
 
         let settled = self.cluster.state().fill_hold_until();
@@ -239,7 +246,8 @@ impl Controller {
             Adoption::Observing | Adoption::Done => None,
         };
         let limit = self.cluster.next_limit();
-        let waits = [plan.next_wake_at, self.holds.next(now), fill_hold, clearing, limit];
+        let place = if self.waits.is_empty() { None } else { self.cluster.next_place(now) };
+        let waits = [plan.next_wake_at, self.holds.next(now), fill_hold, clearing, limit, place];
         let looked_at = Instant::now();
         let mut wake_at = looked_at + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use driver::{DriverError, Started};
 use planner::{Backoff, ContainerKey, Delta, InstanceId, Millis, Phase, ServiceId};
+use tokio::time::Instant;
 
 use super::Controller;
 use crate::backoff::Failure;
@@ -21,14 +22,17 @@ impl Controller {
         let now = self.clock.now();
         let Some((key, in_flight)) = self.cluster.operation(operation) else { return };
         let (kind, decision, issued_at) = (in_flight.kind, in_flight.decision, in_flight.issued_at);
-        if let Some(engine) = self.engines.get(&self.cluster.engine_of(key.instance)) {
+        if let Some(engine) = self.engines.get_mut(&self.cluster.engine_of(key.instance)) {
             engine.post.poke();
+            if let Ok(Done::Started(Started { already: false, took, .. })) = &result {
+                engine.limit.started(self.cluster.service_name(key.service), *took, Instant::now());
+            }
         }
         let (outcome, detail) = match result {
             Ok(done) => {
                 self.holds.succeeded(key, kind.name());
                 let (already, started) = match done {
-                    Done::Started(Started { id, already }) => (already, Some(id)),
+                    Done::Started(Started { id, already, .. }) => (already, Some(id)),
                     Done::Other(outcome) => (outcome == driver::Outcome::Already, None),
                 };
                 self.cluster.done(operation, order, started, now);

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use driver::Capabilities;
+use tokio::sync::Semaphore;
 
 use super::fault::{Call, FaultRates};
 
@@ -20,6 +21,11 @@ pub struct SimConfig {
     /// What the engine can do. Without `idempotent_start` every start makes one more container, and the
     /// ordinal of what is observed is not known (as on ECS).
     pub capabilities: Capabilities,
+    /// How many requests that change something the engine works on at once; the others wait within it, first come, first
+    /// served. The default is no bound.
+    pub works_on: usize,
+    /// The driver's own bound on such requests, as it tells it. It does not hold any back.
+    pub parallel_calls: usize,
     /// Whether an observation tells `starting` and `stopping` apart (ECS does). Docker says `created` until a
     /// container runs, and `running` until it has ended.
     pub reports_transitions: bool,
@@ -39,6 +45,8 @@ impl Default for SimConfig {
             event_delay_ms: 0..=1,
             fault_rates: FaultRates::default(),
             capabilities: Capabilities { freeze: true, idempotent_start: true },
+            works_on: Semaphore::MAX_PERMITS,
+            parallel_calls: 16,
             reports_transitions: false,
             call_timeout_ms: 10_000,
             after_timeout_ms: 30_000,

@@ -265,14 +265,18 @@ impl Client {
     }
 
     async fn start(&self, start: &Start, after: Option<&ContainerId>) -> Result<Started, DriverError> {
-        let id = match self.create(start).await? {
-            Made::Running(id) => return Ok(Started { id, already: true }),
+        let asked_at = Instant::now();
+        let made = self.create(start).await?;
+        let creating = asked_at.elapsed();
+        let id = match made {
+            Made::Running(id) => return Ok(Started { id, already: true, took: creating }),
             Made::Waiting(id) => id,
         };
         self.wait(after).await?;
+        let asked_at = Instant::now();
         let work = |engine, latency| requests::start(engine, latency, id.clone());
         let outcome = self.request_for(Call::Start, &id, self.limit(), work).await?;
-        Ok(Started { already: outcome == Outcome::Already, id })
+        Ok(Started { already: outcome == Outcome::Already, id, took: creating + asked_at.elapsed() })
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<Outcome, DriverError> {
@@ -323,6 +327,10 @@ impl Driver for SimDriver {
 
     fn capabilities(&self) -> Capabilities {
         self.client.capabilities()
+    }
+
+    fn parallel_calls(&self) -> usize {
+        self.client.engine.world().config.parallel_calls
     }
 
     async fn observe(&self) -> Result<Observation, DriverError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use driver::{ContainerId, Event, Exit, InstanceAvailability};
 use planner::{Phase, Resources};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::checks::History;
 use super::driver::SimDriver;
@@ -31,6 +31,8 @@ struct Shared {
     world: Mutex<World>,
     /// Ticks with every change, for whoever waits for one.
     version: watch::Sender<u64>,
+    /// [`SimConfig::works_on`].
+    workers: Semaphore,
 }
 
 /// A container as the engine has it, labels or not.
@@ -51,8 +53,9 @@ impl SimEngine {
     /// in which this is called.
     pub fn new(name: impl Into<String>, config: SimConfig) -> Self {
         let name = name.into();
+        let workers = Semaphore::new(config.works_on.clamp(1, Semaphore::MAX_PERMITS));
         let world = Mutex::new(World::new(&name, config));
-        Self { shared: Arc::new(Shared { name, world, version: watch::Sender::new(0) }) }
+        Self { shared: Arc::new(Shared { name, world, version: watch::Sender::new(0), workers }) }
     }
 
     /// With one more instance.
@@ -283,6 +286,12 @@ impl SimEngine {
         if self.world().outage == Some(Outage::Stopped) {
             self.until(|engine| engine.world().outage != Some(Outage::Stopped)).await;
         }
+    }
+
+    /// Works on a request for so long, when a worker is free.
+    pub(super) async fn works_for(&self, latency: Duration) {
+        let _worker = self.shared.workers.acquire().await.expect("the semaphore is never closed");
+        tokio::time::sleep(latency).await;
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use driver::{ContainerId, Generation, Health, Outcome};
 use planner::Phase;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::engine::SimEngine;
 use super::history::{Actor, Happening, Subject};
@@ -75,7 +75,7 @@ pub(super) async fn create(
     image: String,
     unique: bool,
 ) -> Result<Creation, Refused> {
-    sleep(latency).await;
+    engine.works_for(latency).await;
     engine.act(|world| {
         if unique && let Some((id, container)) = world.by_name(&subject.name) {
             let generation = container.subject.labels.as_ref().map(|labels| labels.generation.clone());
@@ -109,7 +109,7 @@ pub(super) async fn start(engine: SimEngine, latency: Duration, id: ContainerId)
     let Some(fails) = fails else {
         return Ok(Outcome::Already);
     };
-    sleep(latency).await;
+    engine.works_for(latency).await;
     engine.act(|world| {
         let container = world.containers.get(&id).ok_or_else(|| not_found(&id))?;
         if container.phase != Phase::Starting {
@@ -175,7 +175,6 @@ pub(super) async fn stop(
     let Ok(turn) = turn(&engine, &id).await else {
         return Ok(Outcome::Already);
     };
-    let asked_at = Instant::now();
     let stopping = engine.act(|world| {
         let container = world.containers.get(&id)?;
         let (life, alive, stubborn) =
@@ -191,10 +190,13 @@ pub(super) async fn stop(
         return Ok(Outcome::Already);
     };
     let killed = stubborn || grace.is_zero();
-    let ends_at = asked_at + latency + if stubborn { grace } else { Duration::ZERO };
+    let ends = async {
+        engine.works_for(latency).await;
+        sleep(if stubborn { grace } else { Duration::ZERO }).await;
+    };
     tokio::select! {
         biased;
-        () = sleep_until(ends_at) => end(&engine, &id, life, if killed { 137 } else { 143 }, Actor::Driver),
+        () = ends => end(&engine, &id, life, if killed { 137 } else { 143 }, Actor::Driver),
         // Another stop with less grace may end it first.
         () = engine.until(|engine| phase_in_life(engine, &id, life) != Some(Phase::Stopping)) => {}
     }
@@ -210,7 +212,7 @@ pub(super) async fn freeze(
     let Ok(_turn) = turn(&engine, &id).await else {
         return Ok(Outcome::Already);
     };
-    sleep(latency).await;
+    engine.works_for(latency).await;
     engine.act(|world| match world.containers.get(&id).map(|container| container.phase) {
         Some(Phase::Running) => {
             world.happen(&id, Happening::Frozen, Actor::Driver);
@@ -224,7 +226,7 @@ pub(super) async fn freeze(
 /// Resumes a container; `Already` if it runs.
 pub(super) async fn thaw(engine: SimEngine, latency: Duration, id: ContainerId) -> Result<Outcome, Refused> {
     let _turn = turn(&engine, &id).await?;
-    sleep(latency).await;
+    engine.works_for(latency).await;
     let thawed = engine.act(|world| match world.containers.get(&id).map(|container| container.phase) {
         Some(Phase::Frozen) => {
             world.happen(&id, Happening::Thawed, Actor::Driver);
@@ -244,7 +246,7 @@ pub(super) async fn remove(
     latency: Duration,
     id: ContainerId,
 ) -> Result<Outcome, Refused> {
-    sleep(latency).await;
+    engine.works_for(latency).await;
     engine.act(|world| match world.containers.get(&id).map(SimContainer::is_alive) {
         None => Ok(Outcome::Already),
         Some(true) => Err(refused("conflict", format!("container {id} runs; stop it before removing it"))),

@@ -121,6 +121,10 @@ pub struct InstanceTable {
     /// TLS to the engine, over tcp. Default: none, for which whoever reaches the engine is root on its host. The same for
     /// all instances of one engine.
     pub tls: Option<TlsTable>,
+    /// At most this many calls that change something under way at once on the engine; how many make sense is learnt, and
+    /// may be fewer. 1 to 256; default 16: an engine that works in turn gains nothing by more than a handful, and one that
+    /// does not is kept busy. The same for all instances of one engine.
+    pub engine_calls_max: Option<u32>,
     /// How much runs on it at most.
     pub capacity: CapacityTable,
     /// `ready` (default), `cordoned` (nothing new starts there) or `draining` (and what runs there is moved).

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use controller::{DemandKey, Ready, ServiceSettings, SourceSettings};
 use driver::{ContainerSpec, Healthcheck, LogOptions, PullPolicy};
-use driver_docker::{EngineAddress, Password, Registries, RegistryLogin, Secret, TlsFiles};
+use driver_docker::{EngineAddress, Limits, Password, Registries, RegistryLogin, Secret, TlsFiles};
 use planner::{Instance, InstanceState, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
 use reqwest::Url;
 use service_kit::auth;
@@ -64,6 +64,8 @@ pub struct Settings {
 pub struct Engine {
     /// TLS to it.
     pub tls: Option<TlsFiles>,
+    /// The most calls that change something under way at once.
+    pub calls_max: usize,
     /// The names of the instances on it, in order.
     pub instances: Vec<String>,
 }
@@ -432,13 +434,29 @@ fn engine(
             }
         }
     }
-    let shared = engines.entry(address).or_insert_with(|| Engine { tls: tls.clone(), instances: Vec::new() });
-    if shared.tls != tls {
-        let first = shared.instances.first().cloned().unwrap_or_default();
-        problems.error(
-            &tls_place,
-            format!("instance `{first}` above is on the same engine with other tls; give both the same"),
-        );
+    let calls_place = place.key("engine_calls_max");
+    let calls_max = table.engine_calls_max.map_or(Limits::PARALLEL_CALLS, |max| max as usize);
+    if let Some(calls_max) = table.engine_calls_max {
+        range(calls_max.into(), 1..=256, &calls_place, problems);
+    }
+    let shared = engines.entry(address).or_insert_with(|| Engine {
+        tls: tls.clone(),
+        calls_max,
+        instances: Vec::new(),
+    });
+    for (differs, at, what) in [
+        (shared.tls != tls, &tls_place, "tls"),
+        (shared.calls_max != calls_max, &calls_place, "engine_calls_max"),
+    ] {
+        if differs {
+            let first = shared.instances.first().cloned().unwrap_or_default();
+            problems.error(
+                at,
+                format!(
+                    "instance `{first}` above is on the same engine with other {what}; give both the same"
+                ),
+            );
+        }
     }
     shared.instances.push(table.name.clone());
 }
