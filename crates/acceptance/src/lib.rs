@@ -17,6 +17,7 @@
 //! | `FORCE12_BIN_DIR` | where the built services are | they are built, in the profile of the checks |
 //! | `FORCE12_ACCEPTANCE_KILLS` | how often the scheduler is killed | 10 |
 //! | `FORCE12_ACCEPTANCE_WATCH_S` | how long default demand is watched, in seconds | 120 |
+//! | `FORCE12_ACCEPTANCE_FREEZE_WATCH_S` | the same where victims are frozen | 30 |
 //! | `FORCE12_ACCEPTANCE_SWAPS` | how many containers are preempted by freezing | 100 |
 //! | `FORCE12_ACCEPTANCE_OUTAGE_S` | how long an engine is lost, in seconds | 30 |
 //! | `FORCE12_ACCEPTANCE_SEED` | the seed of whatever is random | 1 |
