@@ -14,7 +14,7 @@ use acceptance::stack::{FILL, IMPORTANT, INSTANCES, SLOTS_PER_INSTANCE};
 use acceptance::timeline::{Event, MS, Nanos, Timeline};
 use api_types::snapshot::{InstanceState, Snapshot};
 
-use crate::walk::{ALL, Walk, median};
+use crate::walk::{ALL, DEMAND_MOST, Walk, median};
 
 /// The time for any change; a debug build on a busy machine takes a few seconds.
 const BOUND: Duration = Duration::from_mins(1);
@@ -27,8 +27,9 @@ const LOST_AFTER: Nanos = 3_000 * MS;
 const REPLACE: Nanos = 1_000 * MS;
 const REPLACE_REACTIONS: Nanos = 3;
 
-/// Changes of demand while the engine is away and nobody knows it yet, and the time from one to the next.
-const UNAWARE_CHANGES: u32 = 4;
+/// Rises in demand while the engine is away and nobody knows it yet, and the time from one to the next. A fall could
+/// take away just what ran there: then nothing of importance would be missed.
+const UNAWARE_RISES: u32 = 4;
 const UNAWARE_PERIOD: Duration = Duration::from_millis(600);
 
 /// Rises in demand that are answered before the engine is lost, and after it is found.
@@ -105,16 +106,17 @@ async fn ride_out(scenario: Scenario) {
     let mut walk = Walk::begin(&pool, seed).await;
     let before = walk.rises(&pool, &ALL, RISES).await;
 
-    // It has to hold something that matters.
+    // It has to hold something that matters, and there has to be room for the rises.
     let on_target = |seen: &Timeline, service: &str| {
         seen.running(|event| event.instance == name && event.service == service).at(Nanos::MAX)
     };
-    while on_target(&pool.timeline().unwrap(), IMPORTANT) == 0 {
+    while walk.demand() + UNAWARE_RISES > DEMAND_MOST || on_target(&pool.timeline().unwrap(), IMPORTANT) == 0
+    {
         walk.step(&pool, &ALL).await;
     }
     let lost = pool.lose(target, fault).await.unwrap();
-    for _ in 0..UNAWARE_CHANGES {
-        walk.change(&pool).await;
+    for _ in 0..UNAWARE_RISES {
+        walk.rise(&pool).await;
         // Not in place of a condition: the pace of demand.
         tokio::time::sleep(UNAWARE_PERIOD).await;
     }

@@ -13,7 +13,7 @@ use crate::BOUND;
 pub(crate) const ALL: [&str; 3] = INSTANCES;
 
 /// As much as two instances have room for.
-const DEMAND_MOST: u32 = 6;
+pub(crate) const DEMAND_MOST: u32 = 6;
 
 /// A random walk from 1 to 6.
 pub(crate) struct Walk {
@@ -30,15 +30,31 @@ impl Walk {
         walk
     }
 
+    /// What is wanted now.
+    pub(crate) fn demand(&self) -> u32 {
+        self.demand
+    }
+
+    /// One step up, not waited for.
+    pub(crate) async fn rise(&mut self, pool: &Pool) {
+        assert!(self.demand < DEMAND_MOST, "there is no room for more");
+        self.demand += 1;
+        pool.hold(self.demand).await.unwrap();
+    }
+
     /// One step, not waited for; whether it was a rise.
-    pub(crate) async fn change(&mut self, pool: &Pool) -> bool {
+    async fn change(&mut self, pool: &Pool) -> bool {
         let rise = match self.demand {
             1 => true,
             DEMAND_MOST => false,
             _ => self.dice.random(),
         };
-        self.demand = if rise { self.demand + 1 } else { self.demand - 1 };
-        pool.hold(self.demand).await.unwrap();
+        if rise {
+            self.rise(pool).await;
+        } else {
+            self.demand -= 1;
+            pool.hold(self.demand).await.unwrap();
+        }
         rise
     }
 
