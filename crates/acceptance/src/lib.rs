@@ -25,6 +25,7 @@ pub mod collector;
 mod configs;
 pub mod demand;
 pub mod engine;
+mod failure;
 pub mod farm;
 pub mod floor;
 pub mod http;
