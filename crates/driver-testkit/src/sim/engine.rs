@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultRates, Outage};
 use super::hand::Hand;
 use super::history::{Actor, Happening, Labels, Subject};
 use super::image::Behaviour;
-use super::pull::Pull;
+use super::pull::{End, Pull};
 use super::world::{SimContainer, World};
 use super::{SimConfig, container_name};
 
@@ -115,10 +115,15 @@ impl SimEngine {
         };
     }
 
-    /// A registry has an image that the engine does not have: whoever prepares it with a policy that pulls has it here,
-    /// `takes` after that.
+    /// A registry has an image that the engine does not have, or has another one of: whoever pulls it has it here, `takes`
+    /// after that.
     pub fn set_pull(&self, image: impl Into<String>, takes: Duration, behaviour: Behaviour) {
-        self.world().pulls.insert(image.into(), Pull { takes, behaviour, begun: None });
+        self.world().pulls.insert(image.into(), Pull { takes, end: End::Comes(behaviour), begun: None });
+    }
+
+    /// A registry has nothing to give: each pull of the image makes no progress, and fails with this code after `takes`.
+    pub fn set_failing_pull(&self, image: impl Into<String>, takes: Duration, code: &'static str) {
+        self.world().pulls.insert(image.into(), Pull { takes, end: End::Fails(code), begun: None });
     }
 
     /// Something goes wrong with the next calls that match.
