@@ -214,6 +214,7 @@ impl Pulls {
                  or see to the registry: {words}"
             ),
             "no_space" => format!("no space on the engine for image {image}: make room there: {words}"),
+            "engine" => format!("the engine cannot keep image {image}: see to its disk: {words}"),
             _ => format!("image {image} cannot be pulled from {server}: {words}"),
         };
         self.errors.rejected(CALL, code, message)
@@ -291,6 +292,9 @@ fn code(words: &str) -> &'static str {
     let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
     if has(&["no space left on device"]) {
         "no_space"
+    } else if is_of_a_file(&words) || has(&["failed to register layer", "dial unix", "read-only file system"])
+    {
+        "engine"
     } else if has(&[
         "manifest unknown",
         "not found: ",
@@ -325,6 +329,16 @@ fn code(words: &str) -> &'static str {
     } else {
         "pull_failed"
     }
+}
+
+/// Whether something is wrong with a file of the engine's own, in the words of its operating system: `open /path: permission
+/// denied`. What registries refuse has no path before it.
+fn is_of_a_file(words: &str) -> bool {
+    [": permission denied", ": operation not permitted", ": input/output error"].iter().any(|problem| {
+        words
+            .match_indices(problem)
+            .any(|(at, _)| words[..at].rsplit(' ').next().is_some_and(|before| before.starts_with('/')))
+    })
 }
 
 /// Without what URLs carry after their path: a registry's links to its storage are signed there.
@@ -385,6 +399,18 @@ mod tests {
             ),
             ("Get https://r/v2/: net/http: TLS handshake timeout", "registry_unreachable"),
             ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "no_space"),
+            ("open /var/lib/docker/tmp/GetImageBlob1: permission denied", "engine"),
+            (
+                "failed to register layer: Error processing tar file(exit status 1): operation not permitted",
+                "engine",
+            ),
+            ("mkdir /var/lib/docker/overlay2/1: read-only file system", "engine"),
+            ("denied: permission denied", "registry_denied"),
+            (r#"denied: Permission "downloadArtifacts" denied on resource"#, "registry_denied"),
+            (
+                r#"Get "https://r/v2/": dial tcp 10.0.0.2:443: connect: permission denied"#,
+                "registry_unreachable",
+            ),
             ("filesystem layer verification failed for digest sha256:ab", "pull_failed"),
         ] {
             assert_eq!(code(words), expected, "{words}");
