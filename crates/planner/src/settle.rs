@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
+use crate::model::{
+    Container, Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind,
+};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
@@ -111,13 +113,20 @@ impl Board<'_> {
     /// (for a drained instance, an older generation, an unhealthy one, a standby) or on trial does not count yet. What
     /// can't be told to go at this moment counts as going when its turn comes, so that no successor goes in its place.
     fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
-        let tally = self.tallies[id.index()];
-        let mut excess = tally.kept.saturating_sub(want.limit);
-        let mut going = 0;
-        let mut last_proven = None;
+        let have = self.tallies[id.index()].kept;
+        // What one stays for may go itself: this ends where the next plan, with all of that under way, begins.
+        while self.drop_what_is_spare(id, want, have) {}
+    }
+
+    /// Goes once through a service's containers, those that it can spare most easily first, of `have` in all; tells
+    /// whether any was sent away while another had to stay.
+    fn drop_what_is_spare(&mut self, id: ServiceId, want: &Want, have: u32) -> bool {
+        let mut excess = self.tallies[id.index()].kept.saturating_sub(want.limit);
         if excess == 0 {
-            return;
+            return false;
         }
+        let mut going = 0;
+        let (mut sent, mut stays) = (false, false);
         let service = self.state.service(id);
         let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
             let container = board.container(instance, at);
@@ -130,11 +139,9 @@ impl Board<'_> {
             let there = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
             candidates.extend(there.map(|at| Reverse(self.spare(instance, at))));
         }
-        while excess > 0 {
-            if self.tallies[id.index()].outdated == 0 {
-                candidates.extend(last_proven.take());
-            }
-            let Some(Reverse(candidate)) = candidates.pop() else { break };
+        while excess > 0
+            && let Some(Reverse(candidate)) = candidates.pop()
+        {
             let (instance, at) = (candidate.instance, candidate.position);
             if !self.spots[instance.index()].fates[at].is_kept() {
                 continue;
@@ -146,18 +153,16 @@ impl Board<'_> {
                 continue;
             }
             let container = self.container(instance, at);
-            // What has gone may have ended a trial.
-            let spared = self.tallies[id.index()].surplus_over(want.limit).saturating_sub(going);
-            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
-            let now = &self.tallies[id.index()];
-            let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
-            if is_proven && now.proven == 1 && now.outdated > 0 && now.unproven > 0 {
-                last_proven = Some(Reverse(candidate));
-                continue;
-            }
-            let on_trial = self.tallies[id.index()].is_on_trial() && self.is_unproven(container);
+            let tally = &self.tallies[id.index()];
+            let on_trial = tally.is_on_trial() && self.is_unproven(container);
             let serves = !on_trial && (container.runs() || container.is_unhealthy());
-            if serves && spared == 0 || !serves && self.awaits_its_turn(instance, at, excess, want) {
+            let must_stay = if serves {
+                tally.surplus_over(want.limit) <= going || self.vouches(container)
+            } else {
+                self.awaits_its_turn(instance, at, excess, want)
+            };
+            if must_stay {
+                stays = true;
                 continue;
             }
             excess -= 1;
@@ -169,7 +174,7 @@ impl Board<'_> {
                 && !container.outdated
                 && self.standby_lacking(instance, id) > 0
                 && self.may_freeze(instance, id);
-            let is_replaced = want.target.is_some_and(|target| tally.kept == target.saturating_add(1));
+            let is_replaced = want.target.is_some_and(|target| have == target.saturating_add(1));
             let reason = if freeze {
                 StopReason::Standby
             } else if self.spots[instance.index()].state == InstanceState::Draining {
@@ -179,9 +184,10 @@ impl Board<'_> {
             } else if container.outdated && is_replaced {
                 StopReason::Outdated
             } else {
-                StopReason::Surplus { have: tally.kept, target: want.limit }
+                StopReason::Surplus { have, target: want.limit }
             };
             self.send_away(instance, at, reason, freeze);
+            sent = true;
             if service.placement == Placement::BinPack {
                 // What is left there is more spare than before.
                 let others = self.positions(instance, id).filter(|&at| candidate_at(self, instance, at));
@@ -189,6 +195,15 @@ impl Board<'_> {
                 candidates.extend(others.filter(|other| !other.busy).map(Reverse));
             }
         }
+        sent && stays
+    }
+
+    /// Whether it is the last of its generation that is trusted, beside others that are not and what they are to
+    /// replace: without it a new trial would begin.
+    fn vouches(&self, container: &Container) -> bool {
+        let tally = &self.tallies[container.key.service.index()];
+        let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
+        is_proven && tally.proven == 1 && tally.outdated > 0 && tally.unproven > 0
     }
 
     /// Whether a container that does not serve yet, on its way or on trial, is to stay beside what is being replaced:

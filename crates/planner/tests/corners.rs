@@ -4,7 +4,7 @@ mod common;
 
 use common::World;
 use planner::{
-    Action, Backoff, Container, Delta, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
+    Action, Backoff, Container, Delta, Fault, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
     Placement, Resources, Service, StopReason, plan,
 };
 
@@ -173,6 +173,32 @@ fn a_standby_borrows_nothing_that_demanded_work_would_have_to_make_up_for() {
 }
 
 #[test]
+fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_important() {
+    // 2 of web + 3 of big + 1 of small = 6. The standby borrows from big; middle then fits if small goes. Frozen,
+    // small would take the one place that there is, the standby could only end, and all would begin again.
+    let sized = |service, slots| Service { request: Resources::slots(slots), ..service };
+    let services = vec![
+        Service { standby_per_instance: 1, ..sized(Service::demand("web", 1), 2) },
+        Service { max: 1, ..sized(Service::fill("big", 2), 3) },
+        sized(Service::fill("middle", 3), 2),
+        Service { on_preempt: OnPreempt::Freeze, ..Service::fill("small", 4) },
+    ];
+    for (frozen_max, goes) in [(1, "stop small/0 on instance-1"), (2, "freeze small/0 on instance-1")] {
+        let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(6)) };
+        let mut world = World::new(services.clone(), vec![instance]);
+        world.demand("web", 1);
+        for service in ["web", "big", "small"] {
+            world.put(service, "instance-1", 0, Phase::Running, 10);
+        }
+        assert!(kinds(&world).contains(&goes.to_owned()), "{:?}", kinds(&world));
+        world.converge(6);
+        assert_eq!((world.running("web"), world.running("big"), world.running("small")), (1, 1, 1));
+        let frozen: Vec<_> = world.state.containers().filter(|it| it.phase == Phase::Frozen).collect();
+        assert!(matches!(frozen[..], [it] if it.key.service == world.service("web")), "{world:?}");
+    }
+}
+
+#[test]
 fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
     let mut world = World::pool(vec![Service::demand("web", 1)], 2, 2);
     world.demand("web", 1);
@@ -181,6 +207,44 @@ fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
     world.put("web", "instance-2", 0, Phase::Running, 10);
     world.instance_state("instance-1", InstanceState::Draining);
     assert!(kinds(&world).is_empty());
+}
+
+#[test]
+fn the_last_that_is_trusted_goes_with_those_that_it_stays_for() {
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 1);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 0);
+    world.instance_state("instance-1", InstanceState::Draining);
+    // The old one can't be told to go yet. Without the new one, what is trusted of them has nothing to stay for.
+    change(&mut world, "web", "instance-3", 0, |it| {
+        it.outdated = true;
+        it.operation = Some(Operation::Start { after: vec![] });
+    });
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/0 on instance-2"]);
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
+    // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 4);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Starting, 0);
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-1", 2, Phase::Running, 0);
+    change(&mut world, "web", "instance-1", 0, |it| it.outdated = true);
+    change(&mut world, "web", "instance-1", 1, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    change(&mut world, "web", "instance-1", 2, |it| it.fault = Some(Fault::Unhealthy));
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/2 on instance-1"]);
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
 }
 
 #[test]
