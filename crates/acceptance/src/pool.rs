@@ -8,6 +8,7 @@ use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
 use api_types::snapshot::Snapshot;
 use bollard::models::ContainerSummary;
 use futures_util::future::select_all;
+use reqwest::Method;
 
 use crate::binaries::Binaries;
 use crate::configs;
@@ -153,6 +154,13 @@ impl Pool {
             Ok(found) => found,
             Err(_) => bail!("{what}: not seen in the engines' events within {} ms", bound.as_millis()),
         }
+    }
+
+    /// Has the scheduler `cordon` or `uncordon` an instance.
+    pub async fn command(&self, instance: &str, command: &str) -> Result<()> {
+        let path = format!("/v1/instances/{instance}/{command}");
+        self.scheduler.request(Method::POST, &path).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// The scheduler's snapshot.

@@ -14,7 +14,7 @@ use acceptance::stack::{FILL, IMPORTANT, INSTANCES, SLOTS_PER_INSTANCE};
 use acceptance::timeline::{Event, MS, Nanos, Timeline};
 use api_types::snapshot::{InstanceState, Snapshot};
 
-use crate::walk::{ALL, DEMAND_MOST, Walk, median};
+use crate::walk::{ALL, Walk, median};
 
 /// The time for any change; a debug build on a busy machine takes a few seconds.
 const BOUND: Duration = Duration::from_mins(1);
@@ -106,14 +106,7 @@ async fn ride_out(scenario: Scenario) {
     let mut walk = Walk::begin(&pool, seed).await;
     let before = walk.rises(&pool, &ALL, RISES).await;
 
-    // It has to hold something that matters, and there has to be room for the rises.
-    let on_target = |seen: &Timeline, service: &str| {
-        seen.running(|event| event.instance == name && event.service == service).at(Nanos::MAX)
-    };
-    while walk.demand() + UNAWARE_RISES > DEMAND_MOST || on_target(&pool.timeline().unwrap(), IMPORTANT) == 0
-    {
-        walk.step(&pool, &ALL).await;
-    }
+    walk.gather(&pool, name).await;
     let lost = pool.lose(target, fault).await.unwrap();
     for _ in 0..UNAWARE_RISES {
         walk.rise(&pool).await;

@@ -7,13 +7,13 @@ use acceptance::timeline::{MS, Nanos, Timeline};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::BOUND;
+use crate::{BOUND, UNAWARE_RISES};
 
 /// Every instance.
 pub(crate) const ALL: [&str; 3] = INSTANCES;
 
 /// As much as two instances have room for.
-pub(crate) const DEMAND_MOST: u32 = 6;
+const DEMAND_MOST: u32 = 6;
 
 /// A random walk from 1 to 6.
 pub(crate) struct Walk {
@@ -30,9 +30,28 @@ impl Walk {
         walk
     }
 
-    /// What is wanted now.
-    pub(crate) fn demand(&self) -> u32 {
-        self.demand
+    /// Goes down to nothing and up again to as much as leaves room for the rises that nobody knows of, all of it on one instance.
+    pub(crate) async fn gather(&mut self, pool: &Pool, instance: &str) {
+        let others: Vec<&str> = ALL.into_iter().filter(|other| *other != instance).collect();
+        self.hold(pool, 0).await;
+        for other in &others {
+            pool.command(other, "cordon").await.unwrap();
+        }
+        self.hold(pool, DEMAND_MOST - UNAWARE_RISES).await;
+        for other in &others {
+            pool.command(other, "uncordon").await.unwrap();
+        }
+        let here = |seen: &Timeline| {
+            seen.running(|event| event.service == IMPORTANT && event.instance == instance).at(Nanos::MAX)
+        };
+        assert_eq!(here(&pool.timeline().unwrap()), i64::from(self.demand), "on {instance}");
+    }
+
+    /// Wants so many, and waits until they run.
+    async fn hold(&mut self, pool: &Pool, demand: u32) {
+        self.demand = demand;
+        pool.hold(demand).await.unwrap();
+        self.settled(pool, &ALL).await;
     }
 
     /// One step up, not waited for.
