@@ -35,6 +35,7 @@ pub mod restarted;
 pub mod service;
 pub mod stack;
 pub mod timeline;
+pub mod way;
 
 /// A whole number from the environment, or `default` where it is not set.
 ///
