@@ -4,9 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::board::{Arrival, Board, Fate};
-use crate::model::{
-    Container, Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind,
-};
+use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
@@ -125,7 +123,8 @@ impl Board<'_> {
         if excess == 0 {
             return false;
         }
-        let mut going = 0;
+        // Of those whose turn has come and that can't be told to go: what serves, and what of it is trusted.
+        let (mut going, mut trusted_going) = (0, 0);
         let (mut sent, mut stays) = (false, false);
         let service = self.state.service(id);
         let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
@@ -156,8 +155,12 @@ impl Board<'_> {
             let tally = &self.tallies[id.index()];
             let on_trial = tally.is_on_trial() && self.is_unproven(container);
             let serves = !on_trial && (container.runs() || container.is_unhealthy());
+            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
+            let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
+            let on_rollout = tally.outdated > 0 && tally.unproven > 0;
+            let vouches = trusted && on_rollout && tally.proven == trusted_going + 1;
             let must_stay = if serves {
-                tally.surplus_over(want.limit) <= going || self.vouches(container)
+                vouches || tally.surplus_over(want.limit) <= going
             } else {
                 self.awaits_its_turn(instance, at, excess, want)
             };
@@ -168,6 +171,7 @@ impl Board<'_> {
             excess -= 1;
             if candidate.busy {
                 going += u32::from(serves);
+                trusted_going += u32::from(trusted);
                 continue;
             }
             let freeze = container.runs()
@@ -196,14 +200,6 @@ impl Board<'_> {
             }
         }
         sent && stays
-    }
-
-    /// Whether it is the last of its generation that is trusted, beside others that are not and what they are to
-    /// replace: without it a new trial would begin.
-    fn vouches(&self, container: &Container) -> bool {
-        let tally = &self.tallies[container.key.service.index()];
-        let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
-        is_proven && tally.proven == 1 && tally.outdated > 0 && tally.unproven > 0
     }
 
     /// Whether a container that does not serve yet, on its way or on trial, is to stay beside what is being replaced:
@@ -316,7 +312,8 @@ impl Board<'_> {
     }
 
     /// Where a service lost a container to other work and takes an equal's room on the same instance for another one,
-    /// the equal goes for that work, and the service keeps what it has. Whether there was such a one.
+    /// the equal goes for that work, and the service keeps what it has; so it does where it would resume one that is
+    /// frozen there, which ends for that work. Whether there was such a one.
     fn spare_own(&mut self, id: ServiceId) -> bool {
         let mut spared = false;
         for instance in self.state.instance_ids() {
@@ -324,7 +321,7 @@ impl Board<'_> {
                 let spot = &self.spots[instance.index()];
                 let Fate::Goes {
                     reason: reason @ (StopReason::Preempted { .. } | StopReason::Share { .. }),
-                    ..
+                    freeze,
                 } = spot.fates[at]
                 else {
                     continue;
@@ -334,6 +331,11 @@ impl Board<'_> {
                 }
                 let arrives = |arrival: &Arrival| arrival.service == id && !arrival.deferred;
                 let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
+                // What stays frozen keeps memory that the one which runs is to leave.
+                let ends = spot.arrivals[arrival].thaw.filter(|_| !freeze);
+                if ends.is_some_and(|frozen| !self.may_go_now(instance, frozen)) {
+                    continue;
+                }
                 let own_victim = StopReason::Share { by: id };
                 let victim = spot
                     .fates
@@ -342,6 +344,9 @@ impl Board<'_> {
                 spared = true;
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
+                if let Some(frozen) = ends {
+                    self.send_away(instance, frozen, reason, false);
+                }
                 if let Some(victim) = victim
                     && let Fate::Goes { reason: of_victim, .. } =
                         &mut self.spots[instance.index()].fates[victim]

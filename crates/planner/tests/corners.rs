@@ -230,6 +230,54 @@ fn the_last_that_is_trusted_goes_with_those_that_it_stays_for() {
 }
 
 #[test]
+fn one_that_is_trusted_and_about_to_go_stands_in_for_no_other() {
+    let web = Service { proven_after_ms: 10_000, min_runtime_ms: 50_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 3);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.put("web", "instance-2", 1, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 10_000);
+    world.instance_state("instance-3", InstanceState::Draining);
+    let under_way = |it: &mut Container| it.operation = Some(Operation::Start { after: vec![] });
+    change(&mut world, "web", "instance-2", 0, |it| it.outdated = true);
+    change(&mut world, "web", "instance-2", 0, under_way);
+    change(&mut world, "web", "instance-3", 0, under_way);
+    assert_eq!(
+        kinds(&world),
+        ["stop web/1 on instance-2"],
+        "the last that is trusted and stays is the first's"
+    );
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn one_that_runs_is_not_given_up_for_one_that_is_frozen_beside_it() {
+    // big needs two slots and the memory of one of web's two: the frozen one ends, and the other goes on.
+    let sized = |service, slots, memory_mib| Service {
+        request: Resources { slots, cpu_millis: 0, memory_mib },
+        ..service
+    };
+    let web = Service { on_preempt: OnPreempt::Freeze, ..sized(Service::demand("web", 2), 1, 1) };
+    // A slot without memory makes it seem as if there was room for two of big, and web had more than its share: then
+    // that which runs would go for big, and the frozen one be thawed, for which there is no memory.
+    let instances = [("instance-1", 3, 3), ("instance-2", 1, 0)].map(|(name, slots, memory_mib)| {
+        let capacity = Resources { memory_mib, ..Resources::slots_only(slots) };
+        Instance { frozen_max: 1, ..Instance::ready(name, capacity) }
+    });
+    let services = vec![sized(Service::fill("big", 1), 2, 2), web];
+    let mut world = World::new(services, instances.to_vec());
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Frozen, 10);
+    world.put("web", "instance-1", 1, Phase::Running, 10);
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "start big/0 on instance-1"]);
+    world.converge(2);
+    assert_eq!((world.running("big"), world.running("web")), (1, 1));
+}
+
+#[test]
 fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
     // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
     let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
