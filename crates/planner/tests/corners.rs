@@ -199,6 +199,17 @@ fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_import
 }
 
 #[test]
+fn what_is_frozen_of_a_service_is_a_standby_of_its_own() {
+    let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 2) };
+    let instance = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(1)) };
+    let mut world = World::new(vec![Service::demand("first", 1), web], vec![instance]);
+    world.demand("first", 1);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    assert_eq!(kinds(&world), ["freeze web/0 on instance-1", "start first/0 on instance-1"]);
+}
+
+#[test]
 fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
     let mut world = World::pool(vec![Service::demand("web", 1)], 2, 2);
     world.demand("web", 1);
