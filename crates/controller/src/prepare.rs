@@ -226,14 +226,18 @@ async fn attempt(
     post: &Mutex<Preparation>,
     shared: &Shared,
 ) -> Result<(), (&'static str, String)> {
+    let answer = async {
+        let Ok(answer) = tokio::time::timeout(PREPARE_LIMIT, driver.prepare(spec)).await else {
+            let limit_s = PREPARE_LIMIT.as_secs();
+            return Err((
+                "timeout",
+                format!("{} has not prepared {} within {limit_s} s", driver.name(), spec.image),
+            ));
+        };
+        answer.map_err(|error| (error.code(), error.to_string()))
+    };
     tokio::select! {
-        answer = tokio::time::timeout(PREPARE_LIMIT, driver.prepare(spec)) => match answer {
-            Ok(answer) => answer.map_err(|error| (error.code(), error.to_string())),
-            Err(_) => {
-                let limit_s = PREPARE_LIMIT.as_secs();
-                Err(("timeout", format!("{} has not prepared {} within {limit_s} s", driver.name(), spec.image)))
-            }
-        },
+        answer = answer => answer,
         never = accompany(driver, spec, post, shared) => match never {},
     }
 }
