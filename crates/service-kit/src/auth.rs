@@ -246,15 +246,15 @@ impl Operator {
         let Some(path) = &self.0.token_file else { return std::future::pending().await };
         let mut watched = Watched::unseen(path);
         loop {
-            if watched.has_changed() {
-                self.reread_token(path);
+            if let (_, Some(read)) = watched.look(false, Secret::token_from_file).await {
+                self.take_token(path, read);
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
-    fn reread_token(&self, path: &Path) {
-        match Secret::token_from_file(path) {
+    fn take_token(&self, path: &Path, read: Result<Secret, AuthError>) {
+        match read {
             Ok(token) => {
                 let read = Some(sha256(token.expose()));
                 let mut held = self.0.token_sha256.write().unwrap_or_else(PoisonError::into_inner);
