@@ -1,6 +1,7 @@
 //! HTTP clients that trust roots of their own: those that are compiled in, since an image FROM scratch has none, and
 //! more from a file.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -88,11 +89,20 @@ fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
     Ok(content)
 }
 
+/// What a client is to have beside its roots.
+type Setup = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
+
 /// A client, made anew when the file of its roots changes. What is under way then goes on with the one before.
 pub struct Clients {
     ca_file: Option<PathBuf>,
-    setup: fn(ClientBuilder) -> ClientBuilder,
+    setup: Box<Setup>,
     state: Mutex<State>,
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Clients").field("ca_file", &self.ca_file).finish_non_exhaustive()
+    }
 }
 
 struct State {
@@ -108,12 +118,12 @@ impl Clients {
     /// With more roots from `ca_file`, and whatever else `setup` asks for.
     pub fn new(
         ca_file: Option<PathBuf>,
-        setup: fn(ClientBuilder) -> ClientBuilder,
+        setup: impl Fn(ClientBuilder) -> ClientBuilder + Send + Sync + 'static,
     ) -> Result<Self, ClientError> {
         let stamp = ca_file.as_deref().and_then(Stamp::of);
-        let client = build(ca_file.as_deref(), setup)?;
+        let client = build(ca_file.as_deref(), &setup)?;
         let state = Mutex::new(State { client, looked_at: Instant::now(), looking: false, stamp });
-        Ok(Self { ca_file, setup, state })
+        Ok(Self { ca_file, setup: Box::new(setup), state })
     }
 
     /// The client of now. A changed file that cannot be used is said in the log, and the roots before hold.
@@ -151,7 +161,7 @@ impl Clients {
         if stamp == self.state().stamp {
             return;
         }
-        let built = build(Some(path), self.setup);
+        let built = build(Some(path), &*self.setup);
         let mut state = self.state();
         state.stamp = stamp;
         match built {
@@ -168,7 +178,7 @@ impl Clients {
     }
 }
 
-fn build(ca_file: Option<&Path>, setup: fn(ClientBuilder) -> ClientBuilder) -> Result<Client, ClientError> {
+fn build(ca_file: Option<&Path>, setup: &Setup) -> Result<Client, ClientError> {
     Ok(setup(Client::builder().tls_backend_preconfigured(tls(ca_file)?)).build()?)
 }
 
@@ -180,8 +190,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_look_that_hangs_is_the_only_one() {
-        let setup = |builder| builder;
-        let client = build(None, setup).unwrap();
+        let setup = Box::new(|builder| builder);
+        let client = build(None, &*setup).unwrap();
         let state = State { client, looked_at: Instant::now(), looking: false, stamp: None };
         let ca_file = Some(PathBuf::from("/nonexistent/ca.pem"));
         let clients = Clients { ca_file, setup, state: Mutex::new(state) };

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::problem::{ProblemDocument, STANDING_BY};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
+use service_kit::client::Clients;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -120,21 +122,23 @@ pub struct Opened<B> {
 /// Opens streams over HTTP.
 #[derive(Clone, Debug)]
 pub struct Http {
-    client: reqwest::Client,
+    clients: Arc<Clients>,
     url: Url,
     addresses: Addresses,
 }
 
 impl Http {
     /// Asks for `url`, by a client of these addresses.
-    pub fn new(client: reqwest::Client, url: Url, addresses: Addresses) -> Self {
-        Self { client, url, addresses }
+    pub fn new(clients: Arc<Clients>, url: Url, addresses: Addresses) -> Self {
+        Self { clients, url, addresses }
     }
 
     async fn ask(&self) -> Result<reqwest::Response, FollowError> {
         let events = HeaderValue::from_static("text/event-stream");
         let response = self
-            .client
+            .clients
+            .current()
+            .await
             .get(self.url.clone())
             .header(ACCEPT, &events)
             .send()
