@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use driver::Driver;
 use planner::{Delta, ServiceId};
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::cluster::EngineId;
 use crate::demands::Source;
 use crate::engines::{Engine, Prepared, engine_of};
 use crate::feed::follow;
+use crate::guarded::Guarded;
 use crate::handle::{Command, CommandError, UpdateError, lock};
 use crate::observer::{Post, observe};
 use crate::prepare::{Preparation, prepare};
@@ -124,8 +126,8 @@ impl Controller {
         let lost_after = Duration::from_millis(self.settings.lost_after_ms);
         self.lost_after.send_if_modified(|before| std::mem::replace(before, lost_after) != lost_after);
         let mut before = std::mem::take(&mut self.engines);
-        for driver in drivers {
-            let known = before.iter().find(|(_, engine)| engine.driver.name() == driver.name());
+        for given in drivers {
+            let known = before.iter().find(|(_, engine)| engine.driver.name() == given.name());
             let id = if let Some((&id, _)) = known {
                 id
             } else {
@@ -133,12 +135,13 @@ impl Controller {
                 EngineId(self.engines_started)
             };
             let engine = match before.remove(&id) {
-                Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
+                Some(engine) if Arc::ptr_eq(&engine.given, &given) => engine,
                 known => {
                     // What is known of the engine holds until it answers the new driver.
                     let report = known.map(|known| known.report.clone()).unwrap_or_default();
                     let post = Arc::new(Post::holding(report.clone()));
                     let random = self.fork();
+                    let driver: Arc<dyn Driver> = Arc::new(Guarded(Arc::clone(&given)));
                     let task = self.tasks.spawn(observe(
                         Arc::clone(&driver),
                         Arc::clone(&post),
@@ -146,7 +149,7 @@ impl Controller {
                         self.lost_after.subscribe(),
                         random,
                     ));
-                    Engine { driver, post, report, task, preparations: BTreeMap::new() }
+                    Engine { given, driver, post, report, task, preparations: BTreeMap::new() }
                 }
             };
             self.engines.insert(id, engine);
