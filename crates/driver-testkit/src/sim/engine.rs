@@ -168,6 +168,24 @@ impl SimEngine {
         });
     }
 
+    /// From now on the stream of events breaks off and is established anew again and again, so many milliseconds apart,
+    /// and nothing but the gap is ever told; or (with `None`) it lasts.
+    pub fn set_events_break_every_ms(&self, every_ms: Option<u64>) {
+        self.world().events_break_every_ms = every_ms;
+        self.set_events_cut(every_ms.is_some());
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let every_ms = || engine.world().events_break_every_ms;
+            while let Some(every_ms_now) = every_ms() {
+                tokio::time::sleep(Duration::from_millis(every_ms_now.max(1))).await;
+                if every_ms().is_some() {
+                    engine.set_events_cut(false);
+                    engine.set_events_cut(true);
+                }
+            }
+        });
+    }
+
     /// So many of a thousand events are lost from now on, and nobody is told of a gap.
     pub fn set_event_loss_per_mille(&self, rate: u32) {
         self.world().event_loss_per_mille = rate;
