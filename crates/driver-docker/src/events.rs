@@ -1,6 +1,7 @@
 //! The engine's events, followed through its restarts.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::connection::Connection;
@@ -38,6 +39,9 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const PING_EVERY_MS: u64 = 5_000;
 /// For one answer, to a ping or to the request for events.
 const ANSWER_MS: u64 = 2_000;
+/// A stream that has lasted for so long ends an outage. One that breaks off before does not: an engine, or what is in
+/// between, that accepts the request and ends it at once is asked ever more seldom, and told of once.
+const LASTS_MS: u64 = 5_000;
 /// The engine's clock is read to the second, and its list of past events goes by it: this far back covers what
 /// happened between that reading and the subscription.
 const LOOK_BACK: Duration = Duration::from_secs(2);
@@ -214,7 +218,6 @@ struct Follower {
 
 /// An established stream.
 struct Live {
-    since: Instant,
     tale: Tale<Incoming>,
     /// Ends when the engine no longer answers, and says how.
     probe: BoxFuture<'static, String>,
@@ -233,22 +236,16 @@ impl Follower {
                     continue;
                 }
             };
-            if self.failures > 0 {
-                info!(engine = self.errors.engine, "events are followed again");
-            }
             self.shared.connected();
             let lost = self.hear(&mut live).await;
             self.shared.disconnected();
-            // An engine that accepts the request and breaks off at once is not to be asked without a pause.
-            if live.since.elapsed() >= Duration::from_millis(PING_EVERY_MS) {
-                self.failures = 0;
-            }
             self.failed(&lost);
         }
     }
 
     /// Ends with the stream, and says why.
-    async fn hear(&self, live: &mut Live) -> String {
+    async fn hear(&mut self, live: &mut Live) -> String {
+        let mut lasts = pin!(sleep(Duration::from_millis(LASTS_MS)));
         loop {
             tokio::select! {
                 told = live.tale.next() => match told {
@@ -256,6 +253,10 @@ impl Follower {
                     Err(broken) => return broken.to_string(),
                 },
                 reason = &mut live.probe => return reason,
+                () = &mut lasts, if self.failures > 0 => {
+                    info!(engine = self.errors.engine, "events are followed again");
+                    self.failures = 0;
+                }
             }
         }
     }
@@ -299,7 +300,7 @@ async fn connect(connection: &Connection, label: &str) -> Result<Live, String> {
             }
         }
     };
-    Ok(Live { since: Instant::now(), tale, probe: probe.boxed() })
+    Ok(Live { tale, probe: probe.boxed() })
 }
 
 /// For the events of this cluster's containers, from a little before `engine_now`.

@@ -182,13 +182,13 @@ impl Pulls {
             });
             read.await.expect("reading does not panic, and is not cancelled")
         };
-        match timeout(LOGIN_WAIT, read).await {
-            Ok(read) => read.map_err(|error: RegistryError| error.to_string()),
-            Err(_) => {
-                let waited_s = LOGIN_WAIT.as_secs();
-                Err(format!("its file cannot be read within {waited_s} s: see to the mount that it is on"))
-            }
-        }
+        let Ok(read) = timeout(LOGIN_WAIT, read).await else {
+            let waited_s = LOGIN_WAIT.as_secs();
+            return Err(format!(
+                "its file cannot be read within {waited_s} s: see to the mount that it is on"
+            ));
+        };
+        read.map_err(|error: RegistryError| error.to_string())
     }
 
     fn failed(&self, image: &str, server: &str, logs_in: bool, words: &str) -> DriverError {
