@@ -46,6 +46,17 @@ struct Spare {
     position: usize,
 }
 
+/// Of a service's containers whose turn to go has come and that can't be told to at this moment, how many are what.
+#[derive(Clone, Copy, Debug, Default)]
+struct Going {
+    /// They serve.
+    serving: u32,
+    /// They are trusted, of the service's generation.
+    trusted: u32,
+    /// Their instance is not being drained.
+    settled: u32,
+}
+
 impl Board<'_> {
     /// Settles the services of one priority, given in the order of names.
     pub(crate) fn settle(&mut self, wants: &mut [Want], class: &[ServiceId], notes: &mut Notes) {
@@ -123,8 +134,7 @@ impl Board<'_> {
         if excess == 0 {
             return false;
         }
-        // Of those whose turn has come and that can't be told to go: what serves, and what of it is trusted.
-        let (mut going, mut trusted_going) = (0, 0);
+        let mut going = Going::default();
         let (mut sent, mut stays) = (false, false);
         let service = self.state.service(id);
         let candidate_at = |board: &Self, instance: InstanceId, at: usize| {
@@ -158,20 +168,23 @@ impl Board<'_> {
             // The last that is trusted stays beside what it is to replace, or a new trial would begin.
             let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
             let on_rollout = tally.outdated > 0 && tally.unproven > 0;
-            let vouches = trusted && on_rollout && tally.proven == trusted_going + 1;
-            let must_stay = if serves {
-                vouches || tally.surplus_over(want.limit) <= going
+            let vouches = trusted && on_rollout && tally.proven == going.trusted + 1;
+            // Another one would be started for it.
+            let missed = candidate.settled && self.kept_to_stay(id, want) <= want.limit + going.settled;
+            let waits = if serves {
+                vouches || tally.surplus_over(want.limit) <= going.serving
             } else {
                 self.awaits_its_turn(instance, at, excess, want)
             };
-            if must_stay {
+            if missed || waits {
                 stays = true;
                 continue;
             }
             excess -= 1;
             if candidate.busy {
-                going += u32::from(serves);
-                trusted_going += u32::from(trusted);
+                going.serving += u32::from(serves);
+                going.trusted += u32::from(trusted);
+                going.settled += u32::from(candidate.settled);
                 continue;
             }
             let freeze = container.runs()
@@ -208,14 +221,15 @@ impl Board<'_> {
         let container = self.container(instance, at);
         let id = container.key.service;
         let tally = &self.tallies[id.index()];
-        if tally.on_draining == 0 && tally.outdated == 0 && tally.unhealthy == 0 {
+        let replacing = tally.on_draining > 0 || tally.outdated > 0 || tally.unhealthy > 0;
+        // What has not become ready in time succeeds nobody, and goes in any case.
+        if !replacing || container.fault == Some(Fault::NotReady) {
             return false;
         }
         let draining = self.spots[instance.index()].state == InstanceState::Draining;
-        let last =
-            if container.runs() { (tally.kept - tally.coming).saturating_sub(want.limit) } else { excess };
-        let needed = if draining { !container.runs() } else { self.kept_to_stay(id, want) <= want.limit };
-        last <= 1 || needed
+        let there = tally.running + tally.unhealthy;
+        let last = if container.runs() { there.saturating_sub(want.limit) } else { excess };
+        last <= 1 || draining && !container.runs()
     }
 
     /// How easily a service can spare one of its containers.

@@ -289,6 +289,47 @@ fn one_that_runs_is_not_given_up_for_one_that_is_frozen_beside_it() {
 }
 
 #[test]
+fn of_a_new_generation_nothing_goes_for_old_ones_that_are_about_to() {
+    // The two old ones have not become ready, and can't be told to go yet: of the new ones one is too many then.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 2);
+    world.demand("web", 1);
+    for instance in ["instance-1", "instance-2"] {
+        world.put("web", instance, 0, Phase::Running, 0);
+        change(&mut world, "web", instance, 0, |it| {
+            it.outdated = true;
+            it.fault = Some(Fault::NotReady);
+            it.operation = Some(Operation::Start { after: vec![] });
+        });
+    }
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 0);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    world.finish();
+    world.converge(4);
+    assert_eq!(world.running("web"), 1);
+}
+
+#[test]
+fn the_successor_of_one_that_is_drained_does_not_go_while_that_one_stays() {
+    // What is trusted stays for the sake of the rollout; stopped for it, the new one would be started again.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 2);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.instance_state("instance-1", InstanceState::Draining);
+    change(&mut world, "web", "instance-1", 1, |it| {
+        it.outdated = true;
+        it.operation = Some(Operation::Start { after: vec![] });
+    });
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    change(&mut world, "web", "instance-1", 1, |it| it.operation = None);
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/1 on instance-1"]);
+}
+
+#[test]
 fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
     // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
     let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
