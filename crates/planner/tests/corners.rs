@@ -177,24 +177,27 @@ fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_import
     // 2 of web + 3 of big + 1 of small = 6. The standby borrows from big; middle then fits if small goes. Frozen,
     // small would take the one place that there is, the standby could only end, and all would begin again.
     let sized = |service, slots| Service { request: Resources::slots(slots), ..service };
-    let services = vec![
-        Service { standby_per_instance: 1, ..sized(Service::demand("web", 1), 2) },
-        Service { max: 1, ..sized(Service::fill("big", 2), 3) },
-        sized(Service::fill("middle", 3), 2),
-        Service { on_preempt: OnPreempt::Freeze, ..Service::fill("small", 4) },
-    ];
-    for (frozen_max, goes) in [(1, "stop small/0 on instance-1"), (2, "freeze small/0 on instance-1")] {
+    for (standbys, frozen_max, goes) in
+        [(1, 1, "stop small/0"), (1, 2, "freeze small/0"), (2, 2, "stop small/0")]
+    {
+        let services = vec![
+            Service { standby_per_instance: standbys, ..sized(Service::demand("web", 1), 2) },
+            Service { max: 1, ..sized(Service::fill("big", 2), 3) },
+            sized(Service::fill("middle", 3), 2),
+            Service { on_preempt: OnPreempt::Freeze, ..Service::fill("small", 4) },
+        ];
         let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(6)) };
-        let mut world = World::new(services.clone(), vec![instance]);
+        let mut world = World::new(services, vec![instance]);
         world.demand("web", 1);
         for service in ["web", "big", "small"] {
             world.put(service, "instance-1", 0, Phase::Running, 10);
         }
-        assert!(kinds(&world).contains(&goes.to_owned()), "{:?}", kinds(&world));
-        world.converge(6);
+        assert!(kinds(&world).contains(&format!("{goes} on instance-1")), "{:?}", kinds(&world));
+        world.converge(12);
         assert_eq!((world.running("web"), world.running("big"), world.running("small")), (1, 1, 1));
-        let frozen: Vec<_> = world.state.containers().filter(|it| it.phase == Phase::Frozen).collect();
-        assert!(matches!(frozen[..], [it] if it.key.service == world.service("web")), "{world:?}");
+        let frozen = world.state.containers().filter(|it| it.phase == Phase::Frozen);
+        let frozen: Vec<_> = frozen.map(|it| it.key.service).collect();
+        assert_eq!(frozen, vec![world.service("web"); standbys as usize], "{world:?}");
     }
 }
 
