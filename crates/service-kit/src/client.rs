@@ -2,8 +2,6 @@
 //! more from a file.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout};
 
+use crate::file::{self, Access, FileError};
 use crate::reload::Stamp;
 
 /// The most bytes of a file of certificates: a distribution's whole bundle has a quarter of it.
@@ -27,14 +26,9 @@ const LOOK_WAIT: Duration = Duration::from_secs(1);
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// The file is refused.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is not one of certificates.
     #[error("{}: {problem}", path.display())]
     Unfit {
@@ -54,7 +48,9 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
     if let Some(path) = ca_file {
         let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
         let mut found = 0;
-        for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+        for certificate in
+            CertificateDer::pem_slice_iter(&file::read(path, CA_FILE_MAX_BYTES, Access::Public)?)
+        {
             let certificate = certificate.map_err(|error| unfit(format!("not in PEM form: {error}")))?;
             roots.add(certificate).map_err(|error| unfit(format!("not a certificate: {error}")))?;
             found += 1;
@@ -70,23 +66,6 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
         .expect("ring has what both versions need")
         .with_root_certificates(roots)
         .with_no_client_auth())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    let unreadable = |source| ClientError::Read { path: path.to_owned(), source };
-    let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
-    // Before opening it: to open a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unfit("not a regular file".to_owned()));
-    }
-    let mut content = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CA_FILE_MAX_BYTES + 1).read_to_end(&mut content))
-        .map_err(unreadable)?;
-    if content.len() as u64 > CA_FILE_MAX_BYTES {
-        return Err(unfit(format!("has more than {CA_FILE_MAX_BYTES} bytes")));
-    }
-    Ok(content)
 }
 
 /// What a client is to have beside its roots.

@@ -107,15 +107,14 @@ impl Watched {
             let changed = stamp != before;
             (stamp, changed, (changed || again).then(|| read(&path)))
         });
-        let looked = match timeout(LOOK_LATE, &mut looking).await {
-            Ok(looked) => looked,
-            Err(_) => {
-                tracing::warn!(
-                    file = %self.path.display(),
-                    "a file cannot be looked at, and what it said before holds: see to the mount that it is on"
-                );
-                looking.await
-            }
+        let looked = if let Ok(looked) = timeout(LOOK_LATE, &mut looking).await {
+            looked
+        } else {
+            tracing::warn!(
+                file = %self.path.display(),
+                "a file cannot be looked at, and what it said before holds: see to the mount that it is on"
+            );
+            looking.await
         };
         let (stamp, changed, read) = looked.expect("looking does not panic, and is not cancelled");
         self.stamp = stamp;
