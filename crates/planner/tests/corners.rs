@@ -202,6 +202,37 @@ fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_import
 }
 
 #[test]
+fn over_the_bound_the_least_important_frozen_one_with_the_least_work_ends_first() {
+    let freezes =
+        |name, priority| Service { on_preempt: OnPreempt::Freeze, ..Service::demand(name, priority) };
+    for (frozen_max, ended) in [(2, vec!["stop b/1"]), (1, vec!["stop b/0", "stop b/1"])] {
+        let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(3)) };
+        let mut world = World::new(vec![freezes("a", 1), freezes("b", 2)], vec![instance]);
+        world.demand("a", 0);
+        world.demand("b", 0);
+        for (service, ordinal, age_ms) in [("a", 0, 10), ("b", 0, 900), ("b", 1, 100)] {
+            world.put(service, "instance-1", ordinal, Phase::Frozen, age_ms);
+        }
+        let ended: Vec<_> = ended.iter().map(|what| format!("{what} on instance-1")).collect();
+        assert_eq!(kinds(&world), ended, "{frozen_max}");
+    }
+}
+
+#[test]
+fn no_standby_is_warmed_of_a_generation_whose_rollout_is_held_back() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 3);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    let (service, until) = (world.service("web"), world.now.plus(1_000));
+    let instance = world.state.instance_id("instance-2");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    assert_eq!(kinds(&world), ["start web/1 on instance-1"]);
+    change(&mut world, "web", "instance-1", 0, |it| it.outdated = true);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
 fn what_is_frozen_of_a_service_is_a_standby_of_its_own() {
     let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 2) };
     let instance = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(1)) };
