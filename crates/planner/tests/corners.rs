@@ -233,6 +233,16 @@ fn no_standby_is_warmed_of_a_generation_whose_rollout_is_held_back() {
 }
 
 #[test]
+fn of_a_service_that_does_not_freeze_only_its_standbys_stay_frozen() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 3);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Frozen, 10);
+    world.put("web", "instance-1", 1, Phase::Frozen, 10);
+    assert_eq!(kinds(&world), ["stop web/1 on instance-1"]);
+}
+
+#[test]
 fn what_is_frozen_of_a_service_is_a_standby_of_its_own() {
     let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 2) };
     let instance = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(1)) };
