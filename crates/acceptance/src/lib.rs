@@ -27,6 +27,7 @@ pub mod collector;
 mod configs;
 pub mod demand;
 pub mod engine;
+mod failure;
 pub mod farm;
 pub mod http;
 pub mod observer;
@@ -35,6 +36,7 @@ pub mod restarted;
 pub mod service;
 pub mod stack;
 pub mod timeline;
+pub mod way;
 
 /// A whole number from the environment, or `default` where it is not set.
 ///

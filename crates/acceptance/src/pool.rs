@@ -8,18 +8,17 @@ use api_types::decision::{DECISIONS_LIMIT_MAX, Decisions};
 use api_types::snapshot::Snapshot;
 use bollard::models::ContainerSummary;
 use futures_util::future::select_all;
+use reqwest::Method;
 
 use crate::binaries::Binaries;
 use crate::configs;
 use crate::engine::{CLUSTER_LABEL, Engine};
+use crate::failure;
 use crate::farm::{Farm, Fault, Host, HostOptions};
 use crate::observer::{Observer, now_ns};
 use crate::service::Service;
 use crate::stack::{INSTANCES, TOKEN, hold};
-use crate::timeline::{Event, Nanos, Timeline, moment, short};
-
-/// How many of the last events are shown after a failure.
-const EVENTS_SHOWN: usize = 120;
+use crate::timeline::{Event, Nanos, Timeline};
 
 /// The product, running, on three engines.
 pub struct Pool {
@@ -45,6 +44,7 @@ struct Watch {
 impl Pool {
     /// Starts three engines, set up as told, and the services on them.
     pub async fn start(options: [HostOptions; 3]) -> Result<Self> {
+        failure::remember_messages();
         let binaries = Binaries::locate().await?;
         let farm = Farm::start(&options).await?;
         let cluster = "acc-pool".to_owned();
@@ -158,6 +158,13 @@ impl Pool {
         }
     }
 
+    /// Has the scheduler `cordon` or `uncordon` an instance.
+    pub async fn command(&self, instance: &str, command: &str) -> Result<()> {
+        let path = format!("/v1/instances/{instance}/{command}");
+        self.scheduler.request(Method::POST, &path).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// The scheduler's snapshot.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         self.scheduler.get("/v1/snapshot").await
@@ -176,16 +183,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        for service in [&self.demand_rng, &self.scheduler] {
-            eprintln!("{}", service.log_tail());
-        }
-        let seen = self.timeline().map(|timeline| timeline.events().to_vec()).unwrap_or_default();
-        eprintln!("--- the last of {} events of all engines ---", seen.len());
-        for event in &seen[seen.len().saturating_sub(EVENTS_SHOWN)..] {
-            eprintln!("{} {:8} {} {}", moment(event.at), event.action, short(&event.id), event.name);
-        }
+        failure::report(|| {
+            let mut sections: Vec<_> =
+                [&self.demand_rng, &self.scheduler].into_iter().map(Service::named_log).collect();
+            let events = self.timeline().map(|timeline| timeline.to_string()).unwrap_or_default();
+            sections.push(("the events of all engines".to_owned(), events));
+            sections
+        });
     }
 }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+use crate::failure;
 use crate::service::Service;
 
 /// From its end to its next start: what container engines begin with.
@@ -32,6 +33,7 @@ struct State {
 impl Restarted {
     /// Starts it.
     pub fn start(service: Service) -> Result<Self> {
+        failure::remember_messages();
         let state = Arc::<Mutex<State>>::default();
         let config = service.config().to_string_lossy().into_owned();
         let mut command = service.command(&["run", "--config", &config])?;
@@ -78,9 +80,7 @@ impl Drop for Restarted {
     fn drop(&mut self) {
         // Its process goes with the task.
         self.keeper.abort();
-        if std::thread::panicking() {
-            eprintln!("{}", self.service.log_tail());
-        }
+        failure::report(|| vec![self.service.named_log()]);
     }
 }
 

@@ -19,8 +19,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two questions whether something holds yet.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How many of the last lines of a log are shown after a failure.
-const LOG_LINES_SHOWN: usize = 150;
+/// How many of the last lines of a log an assertion shows.
+const LOG_LINES_SHOWN: usize = 15;
 
 /// A service: where it listens, what it reads, and its process while it runs.
 pub struct Service {
@@ -182,7 +182,7 @@ impl Service {
 
     /// How much memory it holds, in KiB.
     pub fn resident_kib(&self) -> Result<u64> {
-        let pid = self.child.as_ref().and_then(Child::id).context("it is not running")?;
+        let pid = self.pid().context("it is not running")?;
         let path = format!("/proc/{pid}/status");
         let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -218,7 +218,7 @@ impl Service {
                 Ok(document) if as_wanted(&document) => return Ok(document),
                 _ if begun.elapsed() < bound => tokio::time::sleep(POLL).await,
                 _ => bail!(
-                    "{what}: not so at {} within {} ms; last: {got:#?}",
+                    "{what}: not so at {} within {} ms; last: {got:?}",
                     self.url(path),
                     bound.as_millis()
                 ),
@@ -228,7 +228,7 @@ impl Service {
 
     /// The names of its threads, of at most 15 bytes each.
     pub fn threads(&self) -> Result<Vec<String>> {
-        let id = self.child.as_ref().and_then(Child::id).context("it is not running")?;
+        let id = self.pid().context("it is not running")?;
         let tasks = std::fs::read_dir(format!("/proc/{id}/task"))?;
         tasks.map(|task| Ok(std::fs::read_to_string(task?.path().join("comm"))?.trim().to_owned())).collect()
     }
@@ -247,14 +247,12 @@ impl Service {
     pub fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-        format!(
-            "--- the last {} of {} lines of {} ---\n{}\n",
-            shown.len(),
-            lines.len(),
-            self.name,
-            shown.join("\n")
-        )
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+
+    /// Its log, with its name, for the report of a failure.
+    pub(crate) fn named_log(&self) -> (String, String) {
+        (format!("the log of {}", self.name), self.log())
     }
 
     fn open_log(&self) -> Result<File> {

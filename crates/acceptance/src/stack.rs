@@ -17,9 +17,10 @@ use crate::binaries::Binaries;
 use crate::configs;
 use crate::demand::DemandRecorder;
 use crate::engine::{CLUSTER_LABEL, Cleanup, Engine, STRANGER_LABEL, stranger};
+use crate::failure;
 use crate::observer::{Observer, now_ns};
 use crate::service::Service;
-use crate::timeline::{Nanos, Timeline, moment, short};
+use crate::timeline::{Nanos, Timeline};
 
 /// Slots of each instance.
 pub const SLOTS_PER_INSTANCE: i64 = 3;
@@ -80,8 +81,8 @@ impl Default for Options {
     }
 }
 
-/// The product, running. What it made on the engine is removed when it goes out of scope; the logs are printed
-/// then if a check has failed.
+/// The product, running. What it made on the engine is removed when it goes out of scope; a check that has
+/// failed is reported then.
 pub struct Stack {
     /// The demand source.
     pub demand_rng: Service,
@@ -114,6 +115,7 @@ struct Stranger {
 impl Stack {
     /// Builds the services where that is needed, makes the image and the strangers, and starts all services.
     pub async fn start(options: Options) -> Result<Self> {
+        failure::remember_messages();
         let turn = TURN.lock().await;
         let engine = Engine::connect().await?;
         let binaries = Binaries::locate().await?;
@@ -299,18 +301,13 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        for service in [&self.demand_rng, &self.status_api, &self.scheduler] {
-            eprintln!("{}", service.log_tail());
-        }
-        let seen = self.observer.timeline().map(|timeline| timeline.events().to_vec()).unwrap_or_default();
-        eprintln!("--- the last of {} events of {} ---", seen.len(), self.cluster);
-        for event in &seen[seen.len().saturating_sub(60)..] {
-            let at = moment(event.at);
-            eprintln!("{at} {:8} {} {}", event.action, short(&event.id), event.name);
-        }
+        failure::report(|| {
+            let services = [&self.demand_rng, &self.status_api, &self.scheduler];
+            let mut sections: Vec<_> = services.into_iter().map(Service::named_log).collect();
+            let events = self.observer.timeline().map(|timeline| timeline.to_string()).unwrap_or_default();
+            sections.push((format!("the engine's events of {}", self.cluster), events));
+            sections
+        });
     }
 }
 

@@ -102,6 +102,23 @@ pub struct Timeline {
     events: Vec<Event>,
 }
 
+/// An event a line.
+impl fmt::Display for Timeline {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in &self.events {
+            writeln!(
+                formatter,
+                "{} {:8} {} {}",
+                moment(event.at),
+                event.action,
+                short(&event.id),
+                event.name
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl Timeline {
     /// From events in any order; those of one moment keep the order they are given in.
     pub fn new(mut events: Vec<Event>) -> Self {

@@ -16,6 +16,9 @@ use crate::turns::Places;
 
 /// One engine.
 pub(crate) struct Engine {
+    /// As it was passed in.
+    pub(crate) given: Arc<dyn Driver>,
+    /// The same, guarded.
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) post: Arc<Post>,
     /// The last that was taken in.

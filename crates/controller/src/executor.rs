@@ -12,8 +12,10 @@ use crate::decisions::WokenBy;
 use crate::handle::Shared;
 use crate::measure::engine_call;
 
-/// A call may take this long beyond the grace of the stops that it does or waits for. Drivers bound their calls
-/// more tightly; this is for one that does not.
+/// A call may take this long beyond the grace of the stops that it does or waits for, its wait for a turn in the driver
+/// included. Drivers bound their calls more tightly from that turn on; this is for one that does not, and for a queue
+/// before an engine that answers nothing. What is given up in a queue was never asked: its outcome counts as unknown all
+/// the same, and the next observation settles it.
 const CALL_LIMIT: Duration = Duration::from_mins(1);
 
 /// An operation: one action from its issue until it has ended and an observation has shown it.

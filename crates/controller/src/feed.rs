@@ -11,6 +11,7 @@ use tracing::Span;
 
 use crate::backoff::Schedule;
 use crate::decisions::WokenBy;
+use crate::guarded::caught;
 use crate::handle::{Shared, lock};
 use crate::settings::{DemandSource, SourceSettings};
 
@@ -128,12 +129,13 @@ pub(crate) async fn follow(
         let request = FetchRequest { etag: etag.clone(), wait: wait.filter(|_| etag.is_some()) };
         let conditional = etag.is_some();
         let waits = request.wait.is_some();
-        let answer = match source.transport.fetch(request).await {
-            Ok(DemandAnswer::NotModified { .. }) if !conditional => {
+        let answer = match caught(source.transport.fetch(request)).await {
+            Ok(Ok(DemandAnswer::NotModified { .. })) if !conditional => {
                 Err("it answered 304 to a question without If-None-Match".to_owned())
             }
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(error.to_string()),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(format!("what asks it panicked: {panic}")),
         };
         let outcome = match &answer {
             Ok(DemandAnswer::Changed { .. }) => "changed",

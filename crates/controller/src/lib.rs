@@ -15,6 +15,7 @@ mod demands;
 mod engines;
 mod executor;
 mod feed;
+mod guarded;
 mod handle;
 mod latency;
 mod limit;

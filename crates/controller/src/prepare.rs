@@ -1,10 +1,11 @@
 //! Preparing: one task per engine and spec does ahead of need what a start would wait for.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use driver::{ContainerSpec, Driver, PullProgress};
+use driver::{ContainerSpec, Driver, DriverError, PullPolicy, PullProgress};
 use planner::{NotDone, Plan, ServiceId, ServiceKind, State, Success};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
@@ -25,16 +26,17 @@ const HELD: Duration = Duration::from_hours(24);
 /// How often a pull is asked how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// A pull that has brought nothing for so long is not waited for where the engine has an older image, which starts are
+/// made of from then on. A registry that is well answers within a second; the demand of now is worth more than an image
+/// of now.
+const MAKE_DO_AFTER: Duration = Duration::from_secs(10);
+
 /// How far the preparation of a spec on an engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Preparation {
     /// Asked for, and not answered. Starts are held back until the moment given at most.
-    UnderWay {
-        until: Instant,
-        /// How far its image's pull is, if there is one.
-        pull: Option<String>,
-    },
-    /// Done.
+    UnderWay { until: Instant, stage: Stage },
+    /// Done, or not needed: the engine has an older image, and goes on being asked for the newer one.
     Ready,
     /// Failed, and tried again and again. Starts are held back until the moment given at most.
     Failed {
@@ -43,6 +45,17 @@ pub(crate) enum Preparation {
         code: &'static str,
         reason: String,
     },
+}
+
+/// What is being waited for before a spec is prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The engine is asked whether its image is there and fit.
+    Check,
+    /// Others are pulled before its image; for how long, in words.
+    Queue(String),
+    /// Its image is being pulled; how far that is, in words.
+    Pull(String),
 }
 
 /// Services whose starts are held back by their preparation alone, and why.
@@ -62,13 +75,21 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// For engines that have not answered a first preparation.
-    pub(crate) fn first(engines: &[(&str, Option<String>)]) -> Self {
-        let checking: Vec<&str> =
-            engines.iter().filter(|(_, pull)| pull.is_none()).map(|&(engine, _)| engine).collect();
-        let pulling = engines.iter().filter_map(|(engine, pull)| {
-            Some(format!("its image is being pulled on {engine}: {}", pull.as_ref()?))
-        });
-        let mut reasons: Vec<String> = pulling.collect();
+    pub(crate) fn first(engines: &[(&str, Stage)]) -> Self {
+        let mut reasons = Vec::new();
+        let mut checking = Vec::new();
+        for (engine, stage) in engines {
+            match stage {
+                Stage::Check => checking.push(*engine),
+                Stage::Queue(since) => {
+                    reasons
+                        .push(format!("its image waits on {engine} until others have been pulled: {since}"));
+                }
+                Stage::Pull(progress) => {
+                    reasons.push(format!("its image is being pulled on {engine}: {progress}"));
+                }
+            }
+        }
         if !checking.is_empty() {
             reasons.push(format!("its image is being checked on {}", checking.join(", ")));
         }
@@ -153,7 +174,7 @@ pub(crate) async fn prepare(
             Err((code, _)) => code,
         };
         engine_call(engine, "prepare", outcome, asked_at.elapsed());
-        let Err((code, reason)) = answer else {
+        let Err(not_pulled) = answer else {
             if told.is_some() {
                 tracing::info!(engine, image, "a service can be prepared after all");
             }
@@ -161,59 +182,128 @@ pub(crate) async fn prepare(
             shared.wake(WokenBy::ENGINE);
             return;
         };
-        if told.replace(code) != Some(code) {
-            tracing::warn!(engine, image, code, %reason, "a service cannot be prepared; trying again");
-        }
+        let now = match older_image(&*driver, &spec).await {
+            Some(Ok(())) => {
+                let (code, reason) = not_pulled;
+                if told.replace(code) != Some(code) {
+                    tracing::warn!(
+                        engine,
+                        image,
+                        code,
+                        %reason,
+                        "an image cannot be pulled; the one that is there is used, and pulling tried again"
+                    );
+                }
+                Preparation::Ready
+            }
+            // An engine that is away says nothing of what it has.
+            Some(Err(error))
+                if !matches!(error, DriverError::Rejected { .. }) && *lock(&post) == Preparation::Ready =>
+            {
+                Preparation::Ready
+            }
+            unfit => {
+                let unfit = unfit.and_then(Result::err).filter(|error| error.code() != "image_missing");
+                let (code, reason) = unfit.map_or(not_pulled, |error| (error.code(), error.to_string()));
+                if told.replace(code) != Some(code) {
+                    tracing::warn!(engine, image, code, %reason, "a service cannot be prepared; trying again");
+                }
+                let until = lock(&post).held_until();
+                Preparation::Failed { until, code, reason }
+            }
+        };
         failures += 1;
-        let until = lock(&post).held_until();
-        *lock(&post) = Preparation::Failed { until, code, reason };
+        *lock(&post) = now;
         shared.wake(WokenBy::ENGINE);
         tokio::time::sleep(Schedule::PREPARE.delay(failures, &mut random)).await;
     }
 }
 
-/// One attempt, which shows how far a pull is. If it fails, a code and a sentence.
+/// One attempt. If it fails, a code and a sentence.
 async fn attempt(
     driver: &dyn Driver,
     spec: &ContainerSpec,
     post: &Mutex<Preparation>,
     shared: &Shared,
 ) -> Result<(), (&'static str, String)> {
-    let asked_at = Instant::now();
-    let mut answer = std::pin::pin!(tokio::time::timeout(PREPARE_LIMIT, driver.prepare(spec)));
-    loop {
-        match tokio::time::timeout(PROGRESS_EVERY, &mut answer).await {
-            Ok(Ok(Ok(()))) => return Ok(()),
-            Ok(Ok(Err(error))) => return Err((error.code(), error.to_string())),
-            Ok(Err(_)) => {
-                let limit_s = PREPARE_LIMIT.as_secs();
-                let reason = format!("{} has not prepared {} within {limit_s} s", driver.name(), spec.image);
-                return Err(("timeout", reason));
-            }
-            Err(_) => {
-                let Some(progress) = driver.pull_progress(&spec.image) else { continue };
-                let mut post = lock(post);
-                // What has failed before goes on to be said until something comes.
-                if matches!(*post, Preparation::Failed { .. }) && progress.done_bytes == 0 {
-                    continue;
-                }
-                let pull = Some(pull_in_words(progress, asked_at.elapsed()));
-                *post = Preparation::UnderWay { until: post.held_until(), pull };
-                drop(post);
-                shared.wake(WokenBy::ENGINE);
-            }
-        }
+    let answer = async {
+        let Ok(answer) = tokio::time::timeout(PREPARE_LIMIT, driver.prepare(spec)).await else {
+            let limit_s = PREPARE_LIMIT.as_secs();
+            return Err((
+                "timeout",
+                format!("{} has not prepared {} within {limit_s} s", driver.name(), spec.image),
+            ));
+        };
+        answer.map_err(|error| (error.code(), error.to_string()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = accompany(driver, spec, post, shared) => match never {},
     }
 }
 
-/// `40 of 120 MiB, 12 s`.
-fn pull_in_words(progress: PullProgress, elapsed: Duration) -> String {
+/// Shows how far a pull is, and lets starts go on without it where it takes its time and there is an older image.
+async fn accompany(
+    driver: &dyn Driver,
+    spec: &ContainerSpec,
+    post: &Mutex<Preparation>,
+    shared: &Shared,
+) -> Infallible {
+    let asked_at = Instant::now();
+    let mut make_do_at = asked_at + MAKE_DO_AFTER;
+    loop {
+        tokio::time::sleep(PROGRESS_EVERY).await;
+        if *lock(post) == Preparation::Ready {
+            continue;
+        }
+        let progress = driver.pull_progress(&spec.image);
+        let idle = progress.map_or_else(|| asked_at.elapsed(), |progress| progress.idle);
+        if idle >= MAKE_DO_AFTER && Instant::now() >= make_do_at {
+            make_do_at = Instant::now() + MAKE_DO_AFTER;
+            if let Some(Ok(())) = older_image(driver, spec).await {
+                let (engine, image, idle_s) = (driver.name(), spec.image.as_str(), idle.as_secs());
+                tracing::warn!(
+                    engine,
+                    image,
+                    idle_s,
+                    "the pull of an image makes no progress; the one that is there is used meanwhile"
+                );
+                *lock(post) = Preparation::Ready;
+                shared.wake(WokenBy::ENGINE);
+                continue;
+            }
+        }
+        let Some(progress) = progress else { continue };
+        let mut post = lock(post);
+        // What has failed before goes on to be said until something comes.
+        if matches!(*post, Preparation::Failed { .. }) && progress.done_bytes == 0 {
+            continue;
+        }
+        let until = post.held_until();
+        *post = Preparation::UnderWay { until, stage: stage(progress, asked_at.elapsed()) };
+        drop(post);
+        shared.wake(WokenBy::ENGINE);
+    }
+}
+
+/// Whether the engine has an image that will do where a newer one is only preferred; `None` where it is not that.
+async fn older_image(driver: &dyn Driver, spec: &ContainerSpec) -> Option<Result<(), DriverError>> {
+    if spec.pull != PullPolicy::Always {
+        return None;
+    }
+    Some(driver.prepare(&ContainerSpec { pull: PullPolicy::Never, ..spec.clone() }).await)
+}
+
+/// In words such as `40 of 120 MiB, 12 s`.
+fn stage(progress: PullProgress, elapsed: Duration) -> Stage {
     const MIB: u64 = 1024 * 1024;
     let seconds = elapsed.as_secs();
     match progress {
-        PullProgress { total_bytes: 0, .. } => format!("{seconds} s"),
-        PullProgress { done_bytes, total_bytes } => {
-            format!("{} of {} MiB, {seconds} s", done_bytes / MIB, total_bytes.div_ceil(MIB))
+        PullProgress { queued: true, .. } => Stage::Queue(format!("{seconds} s")),
+        PullProgress { total_bytes: 0, .. } => Stage::Pull(format!("{seconds} s")),
+        PullProgress { done_bytes, total_bytes, .. } => {
+            let (done, total) = (done_bytes / MIB, total_bytes.div_ceil(MIB));
+            Stage::Pull(format!("{done} of {total} MiB, {seconds} s"))
         }
     }
 }
@@ -221,7 +311,7 @@ fn pull_in_words(progress: PullProgress, elapsed: Duration) -> String {
 impl Preparation {
     /// Not asked for before.
     pub(crate) fn begun() -> Self {
-        Self::UnderWay { until: Instant::now() + HELD, pull: None }
+        Self::UnderWay { until: Instant::now() + HELD, stage: Stage::Check }
     }
 
     /// Until when starts are held back, as it is to be told from now on.
@@ -241,7 +331,11 @@ mod tests {
     #[test]
     fn a_pull_is_told_in_whole_mebibytes() {
         let words = |done_bytes, total_bytes| {
-            pull_in_words(PullProgress { done_bytes, total_bytes }, Duration::from_millis(12_900))
+            let progress = PullProgress { done_bytes, total_bytes, ..PullProgress::default() };
+            match stage(progress, Duration::from_millis(12_900)) {
+                Stage::Pull(words) => words,
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!(words(0, 0), "12 s");
         assert_eq!(words(40 << 20, (120 << 20) - 5), "40 of 120 MiB, 12 s");
@@ -249,11 +343,18 @@ mod tests {
     }
 
     #[test]
-    fn engines_that_pull_are_told_from_those_that_check() {
-        let wait = Wait::first(&[("one", None), ("two", Some("3 s".to_owned())), ("three", None)]);
+    fn what_is_waited_for_is_told_apart() {
+        let queued = PullProgress { queued: true, ..PullProgress::default() };
+        let wait = Wait::first(&[
+            ("one", Stage::Check),
+            ("two", stage(PullProgress::default(), Duration::from_secs(3))),
+            ("three", Stage::Check),
+            ("four", stage(queued, Duration::from_secs(5))),
+        ]);
         assert_eq!(
             wait.reason,
-            "its image is being pulled on two: 3 s; its image is being checked on one, three"
+            "its image is being pulled on two: 3 s; its image waits on four until others have been pulled: 5 s; its image \
+             is being checked on one, three"
         );
     }
 

@@ -331,6 +331,67 @@ async fn while_an_image_is_pulled_the_fill_below_has_its_room() {
     scene.assert_sound();
 }
 
+/// Three containers of an image that the engine has, and that is to be pulled all the same.
+fn always_pulled(seed: u64) -> Scene {
+    let mut scene = Scene::demo(seed);
+    let spec = ContainerSpec {
+        image: "force12/large".to_owned(),
+        pull: PullPolicy::Always,
+        ..ContainerSpec::default()
+    };
+    let large = demanded(Service::demand("large", 1));
+    scene.settings.services.push(ServiceSettings { spec: Arc::new(spec), ..large });
+    scene.board.set("large", 3);
+    scene.engine().set_image("force12/large", Some(Behaviour::runs()));
+    scene
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_used_while_its_registry_hangs_and_the_pull_goes_on() {
+    let mut scene = always_pulled(17);
+    scene.engine().set_failing_pull("force12/large", Duration::from_mins(2), "pull_stalled");
+    let running = scene.start();
+    pass_ms(9_000).await;
+    let view = running.handle.view();
+    let large = view.services.iter().find(|service| &*service.name == "large").expect("it is configured");
+    let reason = large.reason.as_deref().unwrap_or_default();
+    assert!(large.running == 0 && reason.starts_with("its image is being pulled on "), "{large:#?}");
+    running.until(3_000, "it makes do", |view| runs(view, "large") == 3 && view.success).await;
+    pass_ms(400_000).await;
+    let view = running.handle.view();
+    assert!(runs(&view, "large") == 3 && view.success, "several pulls have failed: {view:#?}");
+    // The registry is back, and what it has is of another kind.
+    scene.engine().set_pull("force12/large", Duration::from_secs(1), Behaviour::exits(7, 1_000));
+    pass_ms(160_000).await;
+    scene.board.set("large", 4);
+    let newer = |view: &controller::View| {
+        let large = view.services.iter().find(|service| &*service.name == "large");
+        large.and_then(|it| it.reason.as_deref()).is_some_and(|reason| reason.contains("exited with code 7"))
+    };
+    running.until(10_000, "the fourth is made of the newer image", newer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_used_while_its_registry_is_away_also_after_an_outage() {
+    let mut scene = always_pulled(18);
+    scene.engine().set_failing_pull("force12/large", Duration::from_millis(50), "registry_unreachable");
+    let running = scene.start();
+    running.until(4_000, "it makes do", |view| runs(view, "large") == 3 && view.success).await;
+    scene.engine().set_outage(Some(Outage::Refusing));
+    pass_ms(300_000).await;
+    scene.board.set("large", 4);
+    scene.engine().set_outage(None);
+    running.until(4_000, "it is known what is there", |view| runs(view, "large") == 4).await;
+    // Without it there is nothing to make do with.
+    scene.engine().set_image("force12/large", None);
+    scene.board.set("large", 5);
+    let denied = |view: &controller::View| {
+        view.services.iter().any(|it| &*it.name == "large" && it.limited_by == ["registry_unreachable"])
+    };
+    running.until(60_000, "it is the registry that is missed", denied).await;
+    scene.assert_sound();
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_pull_policy_is_another_preparation() {
     let mut scene = Scene::demo(16);

@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::time::Duration;
+
 use controller::{Engines, Ready, ServiceView, View};
-use driver::ContainerSpec;
+use driver::{ContainerSpec, PullPolicy};
 use driver_testkit::sim::{Behaviour, Checked};
 use support::{Running, Scene, pass_ms, runs, spec};
 
@@ -128,6 +130,29 @@ async fn stops_and_is_undone(seed: u64, ready: Ready, new: Option<Behaviour>, co
     assert!(history.of("priority1").all(|it| it.at_ms <= at_ms), "no churn");
     assert_eq!(history.starts("priority1"), starts, "nothing is started for it");
     assert_eq!(runs(&rollout.running.handle.view(), "priority1"), 4);
+    rollout.scene.assert_sound();
+}
+
+/// Nothing is made of a spec that is no longer configured; to configure it again is enough.
+#[tokio::test(start_paused = true)]
+async fn what_ends_while_the_new_image_is_pulled_is_missed_until_the_change_is_taken_back() {
+    let mut rollout = Rollout::of(16, 4, Ready::Running).await;
+    let engine = rollout.scene.engine().clone();
+    engine.set_pull(NEW, Duration::from_hours(1), Behaviour::runs());
+    let old = (*rollout.scene.settings.services[0].spec).clone();
+    rollout.change(ContainerSpec { pull: PullPolicy::Missing, ..(*spec(NEW)).clone() }).await;
+    pass_ms(5_000).await;
+    let view = rollout.running.handle.view();
+    assert!(view.success && first(&view).outdated == 4, "{:?}", first(&view));
+    let victim = engine.history().of("priority1").next().expect("they run").container.clone();
+    engine.hand().exit(&victim, 1);
+    pass_ms(60_000).await;
+    let view = rollout.running.handle.view();
+    assert!(!view.success && (first(&view).running, first(&view).unmet) == (3, 1), "{:?}", first(&view));
+    assert!(first(&view).reason.as_deref().is_some_and(|reason| reason.contains("is being pulled")));
+    rollout.change(old).await;
+    let back = |view: &View| view.success && first(view).running == 4;
+    rollout.running.until(2_000, "it is replaced", back).await;
     rollout.scene.assert_sound();
 }
 

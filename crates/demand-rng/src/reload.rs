@@ -15,10 +15,15 @@ pub(crate) struct Reload {
 }
 
 impl Apply for Reload {
+    type Config = Config;
+
+    fn read(path: &Path) -> Result<Config, Refused> {
+        config::load(path).map_err(|error| Refused::File(error.to_string()))
+    }
+
     /// A key whose table has changed begins anew with what the file says, whatever was set over HTTP; one whose table
     /// has not goes on with it. What is held stays held.
-    async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
-        let config = config::load(path).map_err(|error| Refused::File(error.to_string()))?;
+    async fn apply(&mut self, config: Config) -> Result<bool, Refused> {
         let before = &self.config;
         needs_no_restart(&[
             ("listen", config.listen != before.listen),
@@ -50,6 +55,10 @@ mod tests {
 
     use super::*;
 
+    async fn apply(reload: &mut Reload, path: &Path) -> Result<bool, Refused> {
+        reload.apply(Reload::read(path)?).await
+    }
+
     const FILE: &str =
         "[[demand]]\nkey = \"a\"\nmin = 3\nmax = 3\n[[demand]]\nkey = \"b\"\nmin = 5\nmax = 5\n";
 
@@ -68,12 +77,12 @@ mod tests {
         };
 
         write(&format!("# a remark\n{FILE}"));
-        assert_eq!(reload.apply(file.path()).await, Ok(false), "a remark is no change");
+        assert_eq!(apply(&mut reload, file.path()).await, Ok(false), "a remark is no change");
         let by_hand = GeneratorChange { min: Some(1), max: Some(1), ..GeneratorChange::default() };
         source.set(Some("a"), by_hand.clone()).unwrap();
         source.set(Some("b"), by_hand).unwrap();
         write(&FILE.replace('5', "6"));
-        assert_eq!(reload.apply(file.path()).await, Ok(true));
+        assert_eq!(apply(&mut reload, file.path()).await, Ok(true));
         assert_eq!(demand(), r#"{"a":1,"b":6}"#, "only what has changed begins anew");
 
         for (text, expected) in [
@@ -83,12 +92,12 @@ mod tests {
             (String::new(), "nothing is set"),
         ] {
             write(&text);
-            let refused = reload.apply(file.path()).await.unwrap_err().to_string();
+            let refused = apply(&mut reload, file.path()).await.unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
             assert_eq!(demand(), r#"{"a":1,"b":6}"#, "what was there holds");
         }
         write(&FILE.replace("key = \"b\"\nmin = 5\nmax = 5", "key = \"c\"\nmin = 7\nmax = 7"));
-        assert_eq!(reload.apply(file.path()).await, Ok(true), "mended, it is applied");
+        assert_eq!(apply(&mut reload, file.path()).await, Ok(true), "mended, it is applied");
         assert_eq!(demand(), r#"{"a":1,"c":7}"#);
     }
 }

@@ -53,9 +53,13 @@ pub struct Limits {
     /// 30,000: a busy machine takes many times the usual 0.2 s for a start, and a call that is given up too
     /// early is one whose outcome is unknown. A call's wait for its turn is not part of it.
     pub change_ms: u64,
-    /// Milliseconds without any news after which a pull is given up. Default 120,000: more than an engine waits for a
+    /// Milliseconds without progress after which a pull is given up. Default 120,000: more than an engine waits for a
     /// registry that does not answer, or is silent over a large layer.
     pub pull_stall_ms: u64,
+    /// Milliseconds for which a pull keeps its turn, of which there are few; what takes longer goes on without one, and
+    /// the next begins beside it. Default 120,000: most images are there by then. One that is not is large, and the
+    /// others are not to wait for all of it, or it is slow, and leaves the line to others.
+    pub pull_turn_ms: u64,
     /// Milliseconds that a start or thaw waits for its `after`. Default 60,000; it should exceed the longest grace
     /// of any container that room is taken from. Waiting costs nothing.
     pub after_ms: u64,
@@ -79,6 +83,7 @@ impl Default for Limits {
             observe_ms: 2_500,
             change_ms: 30_000,
             pull_stall_ms: 120_000,
+            pull_turn_ms: 120_000,
             after_ms: 60_000,
         }
     }

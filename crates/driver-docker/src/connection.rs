@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use bollard::errors::Error as EngineError;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker, body_full};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryFutureExt};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{DATE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -17,7 +18,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::UnixConnector;
-use tokio::sync::oneshot;
 
 use crate::config::{DockerConfig, EngineAddress};
 use crate::tls::Tls;
@@ -31,6 +31,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Unanswered probes that end the connection.
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Of the words with which the engine refuses to tell of events; the rest is not read.
+const REFUSAL_MAX_BYTES: usize = 64 * 1024;
 
 /// The header with the credentials for a registry.
 const REGISTRY_AUTH: &str = "x-registry-auth";
@@ -84,29 +87,25 @@ impl Connection {
         &self.docker
     }
 
-    /// The engine's API for one streaming request, and a signal that comes once the engine has accepted it: the
-    /// stream itself says nothing before its first item.
-    pub(crate) fn docker_for_stream(&self) -> (Docker, oneshot::Receiver<()>) {
-        let (accepted, signal) = oneshot::channel();
-        let accepted = Arc::new(std::sync::Mutex::new(Some(accepted)));
-        let send = Arc::clone(&self.send);
-        let docker = client(&self.base, move |request| {
-            let accepted = Arc::clone(&accepted);
-            send(request).inspect_ok(move |response| {
-                let accepted = accepted.lock().expect("nothing panics while holding it").take();
-                if let Some(accepted) = accepted.filter(|_| response.status().is_success()) {
-                    // Nobody may be waiting any more.
-                    let _ = accepted.send(());
-                }
-            })
-        });
-        (docker, signal)
+    /// The engine's events as it tells them, from the moment on in which it has accepted the request.
+    ///
+    /// Not bollard's: it keeps a line for as long as it has no end, and reads all of it again with each piece.
+    pub(crate) async fn events(&self, query: &str) -> Result<Incoming, EngineError> {
+        let response = self.get(&format!("/events?{query}")).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let message = match Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect().await {
+            Ok(message) => String::from_utf8_lossy(&message.to_bytes()).trim().to_owned(),
+            Err(_) => "the engine does not tell of events".to_owned(),
+        };
+        Err(EngineError::DockerResponseServerError { status_code: status.as_u16(), message })
     }
 
     /// Whether the engine answers, and its clock if it tells (to the second).
     pub(crate) async fn ping(&self) -> Result<Option<SystemTime>, EngineError> {
-        let request = Request::get(format!("{}/_ping", self.base)).body(body_full(Bytes::new()))?;
-        let response = (self.send)(request).await?;
+        let response = self.get("/_ping").await?;
         if !response.status().is_success() {
             return Err(EngineError::DockerResponseServerError {
                 status_code: response.status().as_u16(),
@@ -115,6 +114,11 @@ impl Connection {
         }
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
         Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let request = Request::get(format!("{}{path}", self.base)).body(body_full(Bytes::new()))?;
+        (self.send)(request).await
     }
 }
 

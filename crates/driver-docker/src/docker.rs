@@ -102,12 +102,7 @@ impl DockerDriver {
         let events = Events::new(connection.clone(), errors.clone(), lagging.clone(), &config.cluster);
         let changes = Semaphore::new(config.limits.parallel_calls.clamp(1, Semaphore::MAX_PERMITS));
         let stops = Semaphore::new(config.limits.parallel_stops.clamp(1, Semaphore::MAX_PERMITS));
-        let pulls = Pulls::new(
-            connection.clone(),
-            errors.clone(),
-            config.registries.clone(),
-            config.limits.pull_stall_ms,
-        );
+        let pulls = Pulls::new(connection.clone(), errors.clone(), config.registries.clone(), config.limits);
         Self {
             pulls,
             config,
@@ -210,23 +205,8 @@ impl DockerDriver {
                 checked => checked,
             },
             PullPolicy::Always => {
-                let Err(not_pulled) = self.pulls.pull(image).await else {
-                    return self.check_image(call, image).await;
-                };
-                // A registry that is away is no reason to run nothing.
-                match self.check_image(call, image).await {
-                    Ok(checked) => {
-                        warn!(
-                            engine = self.errors.engine,
-                            image,
-                            error = %not_pulled,
-                            "an image cannot be pulled; the one that is there already is used"
-                        );
-                        Ok(checked)
-                    }
-                    Err(error) if missing(&error) => Err(not_pulled),
-                    Err(error) => Err(error),
-                }
+                self.pulls.pull(image).await?;
+                self.check_image(call, image).await
             }
         }
     }

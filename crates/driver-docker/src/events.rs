@@ -1,24 +1,26 @@
 //! The engine's events, followed through its restarts.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptionsBuilder;
 use driver::{ContainerId, Event};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
+use hyper::body::Incoming;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::connection::Connection;
 use crate::error::{Errors, chain};
 use crate::labels::CLUSTER;
 use crate::lagging::Lagging;
+use crate::told::{Tale, Told};
 
 /// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us. The last is
 /// told as `health_status: healthy`; with it among them the engine takes each for the beginning of an event's name.
@@ -41,6 +43,9 @@ const BACKOFF_MAX_MS: u64 = 2_000;
 const PING_EVERY_MS: u64 = 5_000;
 /// For one answer, to a ping or to the request for events.
 const ANSWER_MS: u64 = 2_000;
+/// A stream that has lasted for so long ends an outage. One that breaks off before does not: an engine, or what is in
+/// between, that accepts the request and ends it at once is asked ever more seldom, and told of once.
+const LASTS_MS: u64 = 5_000;
 /// The engine's clock is read to the second, and its list of past events goes by it: this far back covers what
 /// happened between that reading and the subscription.
 const LOOK_BACK: Duration = Duration::from_secs(2);
@@ -229,8 +234,7 @@ struct Follower {
 
 /// An established stream.
 struct Live {
-    since: Instant,
-    events: BoxStream<'static, Result<EventMessage, bollard::errors::Error>>,
+    tale: Tale<Incoming>,
     /// Ends when the engine no longer answers, and says how.
     probe: BoxFuture<'static, String>,
 }
@@ -248,37 +252,33 @@ impl Follower {
                     continue;
                 }
             };
-            if self.failures > 0 {
-                info!(engine = self.errors.engine, "events are followed again");
-            }
             self.shared.connected();
             let lost = self.hear(&mut live).await;
             self.shared.disconnected();
-            // An engine that accepts the request and breaks off at once is not to be asked without a pause.
-            if live.since.elapsed() >= Duration::from_millis(PING_EVERY_MS) {
-                self.failures = 0;
-            }
             self.failed(&lost);
         }
     }
 
     /// Ends with the stream, and says why.
-    async fn hear(&self, live: &mut Live) -> String {
+    async fn hear(&mut self, live: &mut Live) -> String {
+        let mut lasts = pin!(sleep(Duration::from_millis(LASTS_MS)));
         loop {
             tokio::select! {
-                event = live.events.next() => match event {
-                    Some(Ok(event)) => self.heard(event),
-                    Some(Err(error)) => return chain(&error),
-                    None => return "the engine ended it".to_owned(),
+                told = live.tale.next() => match told {
+                    Ok(told) => self.heard(told),
+                    Err(broken) => return broken.to_string(),
                 },
                 reason = &mut live.probe => return reason,
+                () = &mut lasts, if self.failures > 0 => {
+                    info!(engine = self.errors.engine, "events are followed again");
+                    self.failures = 0;
+                }
             }
         }
     }
 
-    fn heard(&self, event: EventMessage) {
-        let action = event.action.unwrap_or_default();
-        let id = ContainerId::new(event.actor.and_then(|actor| actor.id).unwrap_or_default());
+    fn heard(&self, Told { action, actor }: Told) {
+        let id = ContainerId::new(actor.id);
         // Before anybody is told, for they may list at once.
         if TOLD_EARLY.contains(&action.as_str()) {
             self.lagging.note(id.clone());
@@ -301,32 +301,12 @@ impl Follower {
 }
 
 async fn connect(connection: &Connection, label: &str) -> Result<Live, String> {
-    let engine_now = ping(connection).await?;
-    let filters =
-        HashMap::from([("type", vec!["container"]), ("label", vec![label]), ("event", ACTIONS.to_vec())]);
-    let mut options = EventsOptionsBuilder::new().filters(&filters);
-    if let Some(since) =
-        engine_now.and_then(|now| now.checked_sub(LOOK_BACK)?.duration_since(UNIX_EPOCH).ok())
-    {
-        options = options.since(&since.as_secs().to_string());
-    }
-    let (docker, accepted) = connection.docker_for_stream();
-    let mut events = docker.events(Some(options.build())).boxed();
-    let established = async {
-        tokio::select! {
-            // Whatever has happened by now, the observation that follows the gap shows it.
-            Ok(()) = accepted => Ok(()),
-            event = events.next() => match event {
-                Some(Ok(_)) => Ok(()),
-                Some(Err(error)) => Err(chain(&error)),
-                None => Err("the engine ended the stream".to_owned()),
-            },
-        }
-    };
-    match timeout(Duration::from_millis(ANSWER_MS), established).await {
-        Ok(established) => established?,
+    let question = question(label, ping(connection).await?);
+    // Whatever has happened by then, the observation that follows the gap shows it.
+    let tale = match timeout(Duration::from_millis(ANSWER_MS), connection.events(&question)).await {
+        Ok(accepted) => Tale::new(accepted.map_err(|error| chain(&error))?),
         Err(_) => return Err(format!("no answer within {ANSWER_MS} ms")),
-    }
+    };
     let probed = connection.clone();
     let probe = async move {
         loop {
@@ -336,7 +316,20 @@ async fn connect(connection: &Connection, label: &str) -> Result<Live, String> {
             }
         }
     };
-    Ok(Live { since: Instant::now(), events, probe: probe.boxed() })
+    Ok(Live { tale, probe: probe.boxed() })
+}
+
+/// For the events of this cluster's containers, from a little before `engine_now`.
+fn question(label: &str, engine_now: Option<SystemTime>) -> String {
+    let filters = json!({ "type": ["container"], "label": [label], "event": ACTIONS });
+    let mut question = form_urlencoded::Serializer::new(String::new());
+    question.append_pair("filters", &filters.to_string());
+    if let Some(since) =
+        engine_now.and_then(|now| now.checked_sub(LOOK_BACK)?.duration_since(UNIX_EPOCH).ok())
+    {
+        question.append_pair("since", &since.as_secs().to_string());
+    }
+    question.finish()
 }
 
 async fn ping(connection: &Connection) -> Result<Option<SystemTime>, String> {
@@ -454,6 +447,18 @@ mod tests {
         assert_eq!(events.changes().next().now_or_never(), None, "not while the engine is away");
         shared.connected();
         assert_eq!(reader.next().now_or_never(), Some(Some(Event::Gap)));
+    }
+
+    #[test]
+    fn what_is_asked_for_can_be_a_part_of_an_address() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_002);
+        let question = question("force12.cluster=a&b", Some(now));
+        assert!(format!("http://engine/events?{question}").parse::<hyper::Uri>().is_ok(), "{question}");
+        let pairs: HashMap<_, _> = form_urlencoded::parse(question.as_bytes()).collect();
+        assert_eq!(pairs["since"], "1000000");
+        let filters: serde_json::Value = serde_json::from_str(&pairs["filters"]).expect("it is JSON");
+        assert_eq!(filters["label"], json!(["force12.cluster=a&b"]));
+        assert_eq!(filters["event"], json!(ACTIONS));
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod pull;
 mod registry;
 mod spec;
 mod tls;
+mod told;
 mod trace;
 
 pub use config::{DockerConfig, DockerInstance, EngineAddress, EngineAddressError, Limits};

@@ -122,7 +122,8 @@ impl Password {
             Self::Given(secret) => return Ok(secret.0.to_string()),
             Self::File(path) => path,
         };
-        let text = String::from_utf8(files::read(path, Access::Private)?).unwrap_or_default();
+        let text = String::from_utf8(files::read(path, Access::Private)?)
+            .map_err(|_| unfit(path, "is not text in UTF-8; write the password there as text"))?;
         let text = text.trim_end();
         if text.is_empty() {
             return Err(unfit(path, "holds no password; write it there as text"));
@@ -347,5 +348,8 @@ mod tests {
         assert_eq!(password.read().unwrap(), "two");
         fs::write(&path, "\n").unwrap();
         assert!(password.check().unwrap_err().to_string().contains("holds no password"));
+        fs::write(&path, b"hunter2\xff").unwrap();
+        let error = password.check().unwrap_err().to_string();
+        assert!(error.contains("is not text in UTF-8") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -7,24 +7,11 @@ use std::time::{Duration, Instant};
 use driver::{ContainerId, Driver, DriverError, Event, StopOptions};
 use driver_docker::{DockerDriver, EngineAddress, Limits};
 use futures_util::future::join_all;
-use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use planner::Phase;
 use tokio::time::timeout;
 
-use support::{Cluster, Mode, PATIENCE, Proxy, observe, running, start_of, workload};
-
-/// A driver that reaches the engine through the proxy, and soon gives up.
-fn driver_through(proxy: &Proxy, cluster: &Cluster) -> DockerDriver {
-    let mut config = cluster.config();
-    config.engine = proxy.address();
-    config.limits = Limits { observe_ms: 500, change_ms: 10_000, ..Limits::default() };
-    DockerDriver::new(config)
-}
-
-async fn next(events: &mut BoxStream<'static, Event>) -> Event {
-    timeout(PATIENCE, events.next()).await.expect("an event comes").expect("the stream goes on")
-}
+use support::{Cluster, Mode, PATIENCE, Proxy, driver_through, next, observe, running, start_of, workload};
 
 #[tokio::test]
 async fn an_engine_that_is_not_there_is_unreachable_and_nothing_was_asked() {

@@ -11,7 +11,7 @@ use driver_docker::{DockerConfig, DockerDriver, Limits, Password, Registries, Re
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use support::{Cluster, PASSWORD, Registry, USERNAME, engine, forget, start_of, workload};
+use support::{Cluster, PASSWORD, PATIENCE, Registry, USERNAME, engine, forget, start_of, workload};
 
 fn spec(image: &str, pull: PullPolicy) -> ContainerSpec {
     ContainerSpec { image: image.to_owned(), pull, ..workload(&[]) }
@@ -80,7 +80,7 @@ async fn a_missing_image_is_pulled_if_the_spec_says_so_and_only_then() {
 }
 
 #[tokio::test]
-async fn always_takes_what_the_registry_has_and_makes_do_with_what_is_there() {
+async fn always_takes_what_the_registry_has_and_says_if_it_has_not() {
     let (cluster, mut registry) = (Cluster::new(), Registry::start());
     let driver = driver(&cluster, login(&registry.server, given(PASSWORD)));
     let image = registry.publish(&cluster, "1", "one").await;
@@ -90,10 +90,9 @@ async fn always_takes_what_the_registry_has_and_makes_do_with_what_is_there() {
     driver.prepare(&always).await.expect("it is pulled again");
     assert_eq!(version(&image).await, "two");
     registry.down();
-    driver.prepare(&always).await.expect("what is there will do");
-    forget(&image).await;
     let (code, words) = refusal(&driver, &always).await;
     assert_eq!(code, "registry_unreachable", "{words}");
+    driver.prepare(&spec(&image, PullPolicy::Never)).await.expect("what is there is there");
 }
 
 #[tokio::test]
@@ -151,8 +150,9 @@ async fn a_pull_that_makes_no_progress_is_given_up_and_few_go_on_at_once() {
     let driver = DockerDriver::new(config);
     let images = [1, 2, 3].map(|number| format!("{server}/silent:{number}"));
     let specs = images.clone().map(|image| spec(&image, PullPolicy::Missing));
-    let under_way = || images.iter().filter(|image| driver.pull_progress(image).is_some()).count();
-    let mut most = 0;
+    let shown = || images.iter().filter_map(|image| driver.pull_progress(image));
+    let under_way = || shown().filter(|progress| !progress.queued).count();
+    let (mut most, mut waited) = (0, false);
     let prepared = async {
         tokio::join!(driver.prepare(&specs[0]), driver.prepare(&specs[1]), driver.prepare(&specs[2]))
     };
@@ -160,14 +160,56 @@ async fn a_pull_that_makes_no_progress_is_given_up_and_few_go_on_at_once() {
     let results = loop {
         tokio::select! {
             results = &mut prepared => break results,
-            () = tokio::time::sleep(Duration::from_millis(20)) => most = most.max(under_way()),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {
+                most = most.max(under_way());
+                waited |= shown().any(|progress| progress.queued && progress.idle > Duration::from_millis(500));
+            }
         }
     };
     for result in [results.0, results.1, results.2] {
         let error = result.expect_err("nothing comes");
         assert_eq!(error.code(), "pull_stalled", "{error}");
     }
-    assert_eq!((most, under_way()), (2, 0));
+    assert_eq!((most, waited, shown().count()), (2, true, 0));
+}
+
+#[tokio::test]
+async fn pulls_that_take_long_do_not_keep_others_waiting() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let image = registry.publish(&cluster, "1", "one").await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = silent.local_addr().unwrap();
+    let mut config = cluster.config();
+    config.limits = Limits { pull_turn_ms: 1_000, ..Limits::default() };
+    config.registries = login(&registry.server, given(PASSWORD));
+    let driver = DockerDriver::new(config);
+    let silent = [1, 2].map(|number| spec(&format!("{server}/silent:{number}"), PullPolicy::Missing));
+    let wanted = spec(&image, PullPolicy::Missing);
+    tokio::select! {
+        biased;
+        silent = async { tokio::join!(driver.prepare(&silent[0]), driver.prepare(&silent[1])) } => {
+            panic!("they hang: {silent:?}")
+        }
+        prepared = driver.prepare(&wanted) => prepared.expect("it gets its turn"),
+        () = tokio::time::sleep(PATIENCE) => panic!("it waits for what hangs"),
+    }
+}
+
+#[tokio::test]
+async fn a_pull_that_trickles_is_given_up() {
+    let (cluster, mut registry) = (Cluster::new(), Registry::start());
+    let name = format!("{}/{}", registry.server, cluster.name);
+    cluster.build_of(&format!("{name}:1"), &noise(4 * 1024 * 1024)).await;
+    registry.take(&name, "1").await;
+    let server = slow_way_to(registry.server.clone(), 2 * 1024).await;
+    let mut config = cluster.config();
+    config.limits = Limits { pull_stall_ms: 2_000, ..Limits::default() };
+    config.registries = login(&server, given(PASSWORD));
+    let driver = DockerDriver::new(config);
+    let spec = spec(&format!("{server}/{}:1", cluster.name), PullPolicy::Missing);
+    let (code, words) = refusal(&driver, &spec).await;
+    assert_eq!(code, "pull_stalled", "{words}");
+    assert!(words.contains(" bytes came)") && !words.contains("(0 bytes came)"), "{words}");
 }
 
 /// Bytes that do not get fewer when they are packed, other ones each time.
@@ -185,7 +227,7 @@ fn noise(count: usize) -> Vec<u8> {
 }
 
 /// A way to the registry on which bytes come a few at a time.
-async fn slow_way_to(server: String) -> String {
+async fn slow_way_to(server: String, at_a_time: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -195,7 +237,7 @@ async fn slow_way_to(server: String) -> String {
                 let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
                     (client.into_split(), server.into_split());
                 tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-                let mut some = vec![0; 16 * 1024];
+                let mut some = vec![0; at_a_time];
                 while let Ok(count @ 1..) = from_server.read(&mut some).await {
                     if to_client.write_all(&some[..count]).await.is_err() {
                         return;
@@ -214,7 +256,7 @@ async fn a_pull_says_how_far_it_is() {
     let name = format!("{}/{}", registry.server, cluster.name);
     cluster.build_of(&format!("{name}:1"), &noise(4 * 1024 * 1024)).await;
     registry.take(&name, "1").await;
-    let server = slow_way_to(registry.server.clone()).await;
+    let server = slow_way_to(registry.server.clone(), 16 * 1024).await;
     let image = format!("{server}/{}:1", cluster.name);
     let driver = driver(&cluster, login(&server, given(PASSWORD)));
     let spec = spec(&image, PullPolicy::Missing);

@@ -78,13 +78,17 @@ pub enum Outcome {
     Already,
 }
 
-/// How far a pull is. Both grow: how much there is shows only by and by.
+/// How far a pull is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PullProgress {
-    /// Bytes that have come.
+    /// Bytes that have come; they grow.
     pub done_bytes: u64,
-    /// Bytes of what is known to be needed; 0 while nothing is known.
+    /// Bytes of what is known to be needed; 0 while nothing is known. They grow: how much there is shows only by and by.
     pub total_bytes: u64,
+    /// It has not begun, because others are pulled before it.
+    pub queued: bool,
+    /// For how long nothing has come of it that is worth waiting for.
+    pub idle: Duration,
 }
 
 /// How a container is stopped.
@@ -131,7 +135,7 @@ pub trait Driver: Send + Sync + 'static {
     /// and fit to run. A pull may take as long as it makes progress; dropping the future gives it up.
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError>;
 
-    /// How far the pull of an image is that a [`Driver::prepare`] under way has begun; `None` while there is none.
+    /// How far the pull of an image is that a [`Driver::prepare`] under way asks for; `None` while there is none.
     fn pull_progress(&self, _image: &str) -> Option<PullProgress> {
         None
     }

@@ -48,7 +48,8 @@ pub enum PullPolicy {
     Never,
     /// If the engine does not have it.
     Missing,
-    /// Whenever the spec is prepared; if that fails, what the engine has already will do.
+    /// Whenever the spec is prepared. If that fails, or takes long, what the engine has already will do: whoever prepares
+    /// sees to that, and asks with [`PullPolicy::Never`].
     Always,
 }
 

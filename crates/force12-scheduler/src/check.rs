@@ -6,6 +6,7 @@ use controller::ServiceSettings;
 use planner::{InstanceState, OnPreempt, OnStale, Placement, Resources, ServiceKind};
 
 use crate::config::{Settings, resources_in_words};
+use crate::demand::url_in_words;
 
 /// The settings in words, several lines.
 pub fn in_words(settings: &Settings) -> String {
@@ -53,7 +54,9 @@ pub fn in_words(settings: &Settings) -> String {
         let _ = writeln!(
             text,
             "  {}: {}, every {} ms, or at once where it holds its answers",
-            source.settings.name, source.url, source.settings.poll_ms
+            source.settings.name,
+            url_in_words(&source.url),
+            source.settings.poll_ms
         );
     }
     text.push_str("\nservices, the most important first\n");

@@ -53,6 +53,12 @@ impl HttpTransport {
         Self { clients, url, answer_timeout: ANSWER_TIMEOUT }
     }
 
+    /// Where an answer points to.
+    fn place_in_words(&self, location: &str) -> String {
+        let url = self.url.join(location);
+        url.map_or_else(|_| "a place that is no url".to_owned(), |url| shown(&url_in_words(&url)))
+    }
+
     async fn ask(&self, request: FetchRequest) -> Result<DemandAnswer, String> {
         let wait = request.wait.filter(|wait| wait.as_secs() > 0);
         let timeout = self.answer_timeout + wait.unwrap_or_default();
@@ -71,7 +77,7 @@ impl HttpTransport {
         if let Some(etag) = request.etag {
             question = question.header(IF_NONE_MATCH, etag);
         }
-        let in_words = |error: reqwest::Error| error_in_words(&error, timeout);
+        let in_words = |error: reqwest::Error| error_in_words(&error.without_url(), timeout);
         let response = question.send().await.map_err(in_words)?;
         let wait_applied = wait_applied(response.headers());
         match response.status() {
@@ -95,7 +101,7 @@ impl HttpTransport {
             status if status.is_redirection() => Err(match response.headers().get(LOCATION) {
                 Some(location) if status != StatusCode::NOT_MODIFIED => format!(
                     "answered {status}, to {}; redirects are not followed: configure the final url",
-                    shown(&String::from_utf8_lossy(location.as_bytes()))
+                    self.place_in_words(&String::from_utf8_lossy(location.as_bytes()))
                 ),
                 _ => format!("answered {status}, which was not asked for"),
             }),
@@ -114,8 +120,21 @@ impl DemandTransport for HttpTransport {
             // At most every few hundred milliseconds: there is nothing to see in that many.
             None => Span::none(),
         };
-        self.ask(request).instrument(span).await.map_err(|words| FeedError(format!("{}: {words}", self.url)))
+        let asked = self.ask(request).instrument(span).await;
+        asked.map_err(|words| FeedError(format!("{}: {words}", url_in_words(&self.url))))
     }
+}
+
+/// A URL for logs and pages: without a user, a password, or what its query says, any of which may be a secret.
+pub fn url_in_words(url: &Url) -> String {
+    let mut shown = url.clone();
+    // Neither is refused of a URL with a host, and one without has neither.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(url.query().map(|_| "…"));
+    shown.set_fragment(None);
+    // A URL has no other way to hold that sign.
+    shown.as_str().replace("?%E2%80%A6", "?…")
 }
 
 /// What has changed the demand, if the source tells: what follows is a part of that trace.

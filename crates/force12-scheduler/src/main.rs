@@ -65,6 +65,8 @@ fn main() -> ExitCode {
                 cli::print(&check::in_words(&loaded.settings))
             })
         }
+        // So that it heeds the signal that is to end it, and its deadline.
+        SchedulerCommand::Drain { .. } if init::is_first() => as_child(),
         SchedulerCommand::Drain { file, force, timeout_ms } => {
             // What runs is to be stopped; what it would be started with does not matter.
             with_config(&file, &|_| Some(String::new()), |loaded| {
@@ -91,10 +93,7 @@ fn run(path: &Path) -> ExitCode {
     with_config(path, &|name| std::env::var(name).ok(), |loaded| {
         let settings = &loaded.settings;
         if settings.lock.is_some() && init::is_first() {
-            return init::run().unwrap_or_else(|error| {
-                cli::say(&format_args!("error: cannot run as a child of the first process: {error}"));
-                ExitCode::FAILURE
-            });
+            return as_child();
         }
         let token_file = settings.token_file.as_deref();
         let operator = match Operator::from_config(token_file, settings.listen, &settings.allowed_hosts) {
@@ -127,6 +126,14 @@ fn run(path: &Path) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    })
+}
+
+/// Runs the same as a child of this process, which is the first of its container.
+fn as_child() -> ExitCode {
+    init::run().unwrap_or_else(|error| {
+        cli::say(&format_args!("error: cannot run as a child of the first process: {error}"));
+        ExitCode::FAILURE
     })
 }
 

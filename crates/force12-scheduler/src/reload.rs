@@ -24,11 +24,17 @@ pub struct Reload {
 }
 
 impl Apply for Reload {
-    /// While there is no controller it does not wait for anything, so that it may be dropped at any time.
-    async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
-        let Loaded { settings, warnings } = config::load(path, &|name| std::env::var(name).ok())
+    type Config = Loaded;
+
+    fn read(path: &Path) -> Result<Loaded, Refused> {
+        config::load(path, &|name| std::env::var(name).ok())
             // What is wrong may be mended in a file that it names: a certificate, a password.
-            .map_err(|error| Refused::Now(error.to_string()))?;
+            .map_err(|error| Refused::Now(error.to_string()))
+    }
+
+    /// While there is no controller it does not wait for anything, so that it may be dropped at any time.
+    async fn apply(&mut self, loaded: Loaded) -> Result<bool, Refused> {
+        let Loaded { settings, warnings } = loaded;
         let before = self.settings.borrow().clone();
         if settings == before {
             return Ok(false);
@@ -76,6 +82,10 @@ image = "example/batch"
 fill = true
 "#;
 
+    async fn apply(reload: &mut Reload, path: &Path) -> Result<bool, Refused> {
+        reload.apply(Reload::read(path)?).await
+    }
+
     /// What runs by a file that says `CONFIG`, on an engine that is not there.
     fn running(path: &Path) -> Reload {
         std::fs::write(path, CONFIG).unwrap();
@@ -101,13 +111,13 @@ fill = true
         let slots = |reload: &Reload| reload.settings.borrow().controller.instances[0].capacity.slots;
         let write = |from: &str, to: &str| std::fs::write(file.path(), CONFIG.replace(from, to)).unwrap();
 
-        assert!(!reload.apply(file.path()).await.unwrap(), "the same is no change");
+        assert!(!apply(&mut reload, file.path()).await.unwrap(), "the same is no change");
         std::fs::write(file.path(), format!("# a remark\n{CONFIG}")).unwrap();
-        assert!(!reload.apply(file.path()).await.unwrap(), "nor is a remark");
+        assert!(!apply(&mut reload, file.path()).await.unwrap(), "nor is a remark");
 
         write("slots = 3", "slots = 2");
         let driver = reload.connections.drivers().next().unwrap();
-        assert!(reload.apply(file.path()).await.unwrap());
+        assert!(apply(&mut reload, file.path()).await.unwrap());
         assert_eq!(slots(&reload), 2);
         let capacity = reload.handle.as_ref().unwrap().view().instances[0].capacity.slots;
         assert_eq!(capacity, 2, "the controller has it");
@@ -126,15 +136,15 @@ fill = true
             ("cluster = \"reload-test\"", "cluster = \"another\"", "the cluster's name cannot change"),
         ] {
             write(from, to);
-            let refused = reload.apply(file.path()).await.unwrap_err().to_string();
+            let refused = apply(&mut reload, file.path()).await.unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
             assert_eq!(slots(&reload), 2, "what was there holds");
         }
         std::fs::remove_file(file.path()).unwrap();
-        assert!(reload.apply(file.path()).await.unwrap_err().to_string().contains("cannot be read"));
+        assert!(apply(&mut reload, file.path()).await.unwrap_err().to_string().contains("cannot be read"));
 
         write("slots = 3", "slots = 1");
-        assert!(reload.apply(file.path()).await.unwrap(), "mended, it is applied");
+        assert!(apply(&mut reload, file.path()).await.unwrap(), "mended, it is applied");
         assert_eq!(slots(&reload), 1);
     }
 
@@ -144,7 +154,7 @@ fill = true
         let mut reload = running(file.path());
         let driver = reload.connections.drivers().next().unwrap();
         std::fs::write(file.path(), CONFIG.replace("priority = 2", "priority = 3")).unwrap();
-        assert!(reload.apply(file.path()).await.unwrap());
+        assert!(apply(&mut reload, file.path()).await.unwrap());
         let same = reload.connections.drivers().next().unwrap();
         assert!(std::sync::Arc::ptr_eq(&driver, &same));
     }
@@ -157,11 +167,11 @@ fill = true
         let logins = directory.path().join("config.json");
         std::fs::write(file.path(), format!("docker_config_file = \"{}\"\n{CONFIG}", logins.display()))
             .unwrap();
-        let refused = reload.apply(file.path()).await.unwrap_err();
+        let refused = apply(&mut reload, file.path()).await.unwrap_err();
         assert!(matches!(&refused, Refused::Now(words) if words.contains("docker_config_file")), "{refused}");
         std::fs::write(&logins, "{}").unwrap();
         std::fs::set_permissions(&logins, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        assert!(reload.apply(file.path()).await.unwrap());
+        assert!(apply(&mut reload, file.path()).await.unwrap());
         let another = reload.connections.drivers().next().unwrap();
         assert!(!std::sync::Arc::ptr_eq(&driver, &another), "its driver knows the logins");
     }

@@ -39,7 +39,7 @@ fn parse(text: &str) -> Result<Loaded, Vec<Mistake>> {
     config::parse("demo.toml", text, &|name| (name == "PRESENT").then(|| "hunter2".to_owned())).map_err(
         |error| match error {
             ConfigError::Invalid(mistakes) => mistakes,
-            other => panic!("expected mistakes, not {other}"),
+            other @ ConfigError::File(_) => panic!("expected mistakes, not {other}"),
         },
     )
 }

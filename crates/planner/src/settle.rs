@@ -50,6 +50,17 @@ struct Spare {
 /// What a service could spare, the sparest first; with the place in line of one that others stand behind.
 type Candidates = BinaryHeap<Reverse<(Spare, Option<usize>)>>;
 
+/// Of a service's containers whose turn to go has come and that can't be told to at this moment, how many are what.
+#[derive(Clone, Copy, Debug, Default)]
+struct Going {
+    /// They serve.
+    serving: u32,
+    /// They are trusted, of the service's generation.
+    trusted: u32,
+    /// Their instance is not being drained.
+    settled: u32,
+}
+
 impl Board<'_> {
     /// Settles the services of one priority, given in the order of names.
     pub(crate) fn settle(&mut self, wants: &mut [Want], class: &[ServiceId], notes: &mut Notes) {
@@ -119,23 +130,28 @@ impl Board<'_> {
     /// (for a drained instance, an older generation, an unhealthy one, a standby) or on trial does not count yet. What
     /// can't be told to go at this moment counts as going when its turn comes, so that no successor goes in its place.
     fn drop_surplus(&mut self, id: ServiceId, want: &Want) {
-        let tally = self.tallies[id.index()];
-        let mut excess = tally.kept.saturating_sub(want.limit);
-        let mut going = 0;
-        let mut last_proven = None;
+        let have = self.tallies[id.index()].kept;
+        // What one stays for may go itself: this ends where the next plan, with all of that under way, begins.
+        while self.drop_what_is_spare(id, want, have) {}
+    }
+
+    /// Goes once through a service's containers, those that it can spare most easily first, of `have` in all; tells
+    /// whether any was sent away while another had to stay.
+    fn drop_what_is_spare(&mut self, id: ServiceId, want: &Want, have: u32) -> bool {
+        let mut excess = self.tallies[id.index()].kept.saturating_sub(want.limit);
         if excess == 0 {
-            return;
+            return false;
         }
+        let mut going = Going::default();
+        let (mut sent, mut stays) = (false, false);
         let service = self.state.service(id);
         let mut candidates = Candidates::default();
         for instance in self.state.instance_ids() {
             self.offer_spares(instance, id, 0, &mut candidates, |_| true);
         }
-        while excess > 0 {
-            if self.tallies[id.index()].outdated == 0 {
-                candidates.extend(last_proven.take());
-            }
-            let Some(Reverse((candidate, place))) = candidates.pop() else { break };
+        while excess > 0
+            && let Some(Reverse((candidate, place))) = candidates.pop()
+        {
             let (instance, at) = (candidate.instance, candidate.position);
             // What has gone from the same instance meanwhile may have made it less spare.
             let again = self.spare(instance, at);
@@ -150,30 +166,36 @@ impl Board<'_> {
                 continue;
             }
             let container = self.container(instance, at);
-            // What has gone may have ended a trial.
-            let spared = self.tallies[id.index()].surplus_over(want.limit).saturating_sub(going);
-            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
-            let now = &self.tallies[id.index()];
-            let is_proven = container.runs() && !container.outdated && !self.is_unproven(container);
-            if is_proven && now.proven == 1 && now.outdated > 0 && now.unproven > 0 {
-                last_proven = Some(Reverse((candidate, None)));
-                continue;
-            }
-            let on_trial = self.tallies[id.index()].is_on_trial() && self.is_unproven(container);
+            let tally = &self.tallies[id.index()];
+            let on_trial = tally.is_on_trial() && self.is_unproven(container);
             let serves = !on_trial && (container.runs() || container.is_unhealthy());
-            if serves && spared == 0 || !serves && self.awaits_its_turn(instance, at, excess, want) {
+            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
+            let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
+            let on_rollout = tally.outdated > 0 && tally.unproven > 0;
+            let vouches = trusted && on_rollout && tally.proven == going.trusted + 1;
+            // Another one would be started for it.
+            let missed = candidate.settled && self.kept_to_stay(id, want) <= want.limit + going.settled;
+            let waits = if serves {
+                vouches || tally.surplus_over(want.limit) <= going.serving
+            } else {
+                self.awaits_its_turn(instance, at, excess, want)
+            };
+            if missed || waits {
+                stays = true;
                 continue;
             }
             excess -= 1;
             if candidate.busy {
-                going += u32::from(serves);
+                going.serving += u32::from(serves);
+                going.trusted += u32::from(trusted);
+                going.settled += u32::from(candidate.settled);
                 continue;
             }
             let freeze = container.runs()
                 && !container.outdated
                 && self.keeps_surplus(instance, id)
                 && self.may_freeze(instance, id);
-            let is_replaced = want.target.is_some_and(|target| tally.kept == target.saturating_add(1));
+            let is_replaced = want.target.is_some_and(|target| have == target.saturating_add(1));
             let reason = if freeze {
                 StopReason::Standby
             } else if self.spots[instance.index()].state == InstanceState::Draining {
@@ -183,14 +205,16 @@ impl Board<'_> {
             } else if container.outdated && is_replaced {
                 StopReason::Outdated
             } else {
-                StopReason::Surplus { have: tally.kept, target: want.limit }
+                StopReason::Surplus { have, target: want.limit }
             };
             self.send_away(instance, at, reason, freeze);
+            sent = true;
             if service.placement == Placement::BinPack {
                 // What is left there is more spare than before.
                 self.offer_spares(instance, id, 0, &mut candidates, |other| !other.busy);
             }
         }
+        sent && stays
     }
 
     /// Offers what a service could spare on an instance. Where all of it is uniform that is one after the other, from
@@ -232,14 +256,15 @@ impl Board<'_> {
         let container = self.container(instance, at);
         let id = container.key.service;
         let tally = &self.tallies[id.index()];
-        if tally.on_draining == 0 && tally.outdated == 0 && tally.unhealthy == 0 {
+        let replacing = tally.on_draining > 0 || tally.outdated > 0 || tally.unhealthy > 0;
+        // What has not become ready in time succeeds nobody, and goes in any case.
+        if !replacing || container.fault == Some(Fault::NotReady) {
             return false;
         }
         let draining = self.spots[instance.index()].state == InstanceState::Draining;
-        let last =
-            if container.runs() { (tally.kept - tally.coming).saturating_sub(want.limit) } else { excess };
-        let needed = if draining { !container.runs() } else { self.kept_to_stay(id, want) <= want.limit };
-        last <= 1 || needed
+        let there = tally.running + tally.unhealthy;
+        let last = if container.runs() { there.saturating_sub(want.limit) } else { excess };
+        last <= 1 || draining && !container.runs()
     }
 
     /// How easily a service can spare one of its containers.
@@ -345,7 +370,8 @@ impl Board<'_> {
     }
 
     /// Where a service lost a container to other work and takes an equal's room on the same instance for another one,
-    /// the equal goes for that work, and the service keeps what it has. Whether there was such a one.
+    /// the equal goes for that work, and the service keeps what it has; so it does where it would resume one that is
+    /// frozen there, which ends for that work. Whether there was such a one.
     fn spare_own(&mut self, id: ServiceId) -> bool {
         let mut spared = false;
         for instance in self.instances_with_arrivals(id) {
@@ -361,14 +387,22 @@ impl Board<'_> {
                 if self.container(instance, at).phase == Phase::Frozen {
                     continue;
                 }
-                // One that is thawed has its memory already: what it would leave may be less than what goes.
+                // One that is thawed has its memory already: what it would leave may be less than what goes. Then it ends.
                 let gives = if freeze { self.to_end(id) } else { self.request(id) };
                 let spares = |arrival: &Arrival| {
                     spot.committed.minus(self.to_arrive(arrival)).plus(gives).fits(spot.capacity)
                 };
-                let arrives =
-                    |arrival: &Arrival| arrival.service == id && !arrival.deferred && spares(arrival);
+                let ends = |arrival: &Arrival| arrival.thaw.filter(|_| !freeze && !spares(arrival));
+                let arrives = |arrival: &Arrival| {
+                    arrival.service == id
+                        && !arrival.deferred
+                        && match ends(arrival) {
+                            Some(frozen) => self.may_go_now(instance, frozen),
+                            None => spares(arrival),
+                        }
+                };
                 let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
+                let ends = ends(&spot.arrivals[arrival]);
                 let own_victim = StopReason::Share { by: id };
                 let victim = spot
                     .fates
@@ -377,6 +411,9 @@ impl Board<'_> {
                 spared = true;
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
+                if let Some(frozen) = ends {
+                    self.send_away(instance, frozen, reason, false);
+                }
                 if let Some(victim) = victim {
                     self.retell(instance, victim, reason);
                 }

@@ -433,7 +433,15 @@ impl Frozen {
     }
 
     pub(crate) const fn with(self, request: Resources) -> Self {
-        Self { count: self.count + 1, memory_mib: self.memory_mib.saturating_add(request.memory_mib) }
+        self.with_all(request, 1)
+    }
+
+    pub(crate) const fn with_all(self, request: Resources, count: u32) -> Self {
+        let memory_mib = request.memory_mib.saturating_mul(count as u64);
+        Self {
+            count: self.count.saturating_add(count),
+            memory_mib: self.memory_mib.saturating_add(memory_mib),
+        }
     }
 
     pub(crate) const fn within(self, instance: &Instance) -> bool {

@@ -30,6 +30,18 @@ impl Board<'_> {
         service.standby_per_instance.saturating_sub(u32::try_from(there.count()).unwrap_or(u32::MAX))
     }
 
+    /// The services that lack standbys on an instance, each with how many.
+    ///
+    /// Their places among what may be frozen there are not for what is less important: a standby that has been warmed
+    /// and finds its place taken would have to go, and be warmed again.
+    pub(crate) fn lacking_standbys(&self, instance: InstanceId) -> Vec<(&Service, u32)> {
+        let services = self.state.service_ids().zip(self.state.services());
+        services
+            .map(|(id, service)| (service, self.standby_lacking(instance, id)))
+            .filter(|&(_, lacking)| lacking > 0)
+            .collect()
+    }
+
     /// Ends frozen containers that nobody wants: of removed services and older generations, on instances that
     /// are being drained, beyond the standbys of a service that does not freeze.
     pub(crate) fn end_frozen(&mut self) {

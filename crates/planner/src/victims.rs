@@ -546,6 +546,8 @@ impl Board<'_> {
                 frozen.take(self.request(offer.service));
             }
         }
+        let freezing = freezing && offers.iter().any(|offer| self.freezes(offer.service));
+        let standbys = if freezing { self.lacking_standbys(instance) } else { Vec::new() };
         let all = committed;
         let mut chosen: Vec<(Offer, bool)> = Vec::new();
         for offer in offers {
@@ -557,7 +559,13 @@ impl Board<'_> {
                 && offer.running
                 && self.freezes(offer.service)
                 && self.runs(instance, offer.who)
-                && frozen.with(request).within(bounds);
+                && standbys
+                    .iter()
+                    .filter(|(standby, _)| standby.priority < offer.priority.0)
+                    .fold(frozen.with(request), |sum, &(standby, lacking)| {
+                        sum.with_all(standby.request, lacking)
+                    })
+                    .within(bounds);
             let gives = self.gives(instance, offer.who, freeze);
             if !relieves(committed, spot.capacity, gives) {
                 continue;

@@ -4,7 +4,7 @@ mod common;
 
 use common::World;
 use planner::{
-    Action, Backoff, Container, Delta, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
+    Action, Backoff, Container, Delta, Fault, Instance, InstanceState, NotDone, OnPreempt, Operation, Phase,
     Placement, Resources, Service, StopReason, plan,
 };
 
@@ -195,6 +195,87 @@ fn a_standby_borrows_nothing_that_demanded_work_would_have_to_make_up_for() {
 }
 
 #[test]
+fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_important() {
+    // 2 of web + 3 of big + 1 of small = 6. The standby borrows from big; middle then fits if small goes. Frozen,
+    // small would take the one place that there is, the standby could only end, and all would begin again.
+    let sized = |service, slots| Service { request: Resources::slots(slots), ..service };
+    for (standbys, frozen_max, goes) in
+        [(1, 1, "stop small/0"), (1, 2, "freeze small/0"), (2, 2, "stop small/0")]
+    {
+        let services = vec![
+            Service { standby_per_instance: standbys, ..sized(Service::demand("web", 1), 2) },
+            Service { max: 1, ..sized(Service::fill("big", 2), 3) },
+            sized(Service::fill("middle", 3), 2),
+            Service { on_preempt: OnPreempt::Freeze, ..Service::fill("small", 4) },
+        ];
+        let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(6)) };
+        let mut world = World::new(services, vec![instance]);
+        world.demand("web", 1);
+        for service in ["web", "big", "small"] {
+            world.put(service, "instance-1", 0, Phase::Running, 10);
+        }
+        assert!(kinds(&world).contains(&format!("{goes} on instance-1")), "{:?}", kinds(&world));
+        world.converge(12);
+        assert_eq!((world.running("web"), world.running("big"), world.running("small")), (1, 1, 1));
+        let frozen = world.state.containers().filter(|it| it.phase == Phase::Frozen);
+        let frozen: Vec<_> = frozen.map(|it| it.key.service).collect();
+        assert_eq!(frozen, vec![world.service("web"); standbys as usize], "{world:?}");
+    }
+}
+
+#[test]
+fn over_the_bound_the_least_important_frozen_one_with_the_least_work_ends_first() {
+    let freezes =
+        |name, priority| Service { on_preempt: OnPreempt::Freeze, ..Service::demand(name, priority) };
+    for (frozen_max, ended) in [(2, vec!["stop b/1"]), (1, vec!["stop b/0", "stop b/1"])] {
+        let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(3)) };
+        let mut world = World::new(vec![freezes("a", 1), freezes("b", 2)], vec![instance]);
+        world.demand("a", 0);
+        world.demand("b", 0);
+        for (service, ordinal, age_ms) in [("a", 0, 10), ("b", 0, 900), ("b", 1, 100)] {
+            world.put(service, "instance-1", ordinal, Phase::Frozen, age_ms);
+        }
+        let ended: Vec<_> = ended.iter().map(|what| format!("{what} on instance-1")).collect();
+        assert_eq!(kinds(&world), ended, "{frozen_max}");
+    }
+}
+
+#[test]
+fn no_standby_is_warmed_of_a_generation_whose_rollout_is_held_back() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 3);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    let (service, until) = (world.service("web"), world.now.plus(1_000));
+    let instance = world.state.instance_id("instance-2");
+    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    assert_eq!(kinds(&world), ["start web/1 on instance-1"]);
+    change(&mut world, "web", "instance-1", 0, |it| it.outdated = true);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn of_a_service_that_does_not_freeze_only_its_standbys_stay_frozen() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 3);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Frozen, 10);
+    world.put("web", "instance-1", 1, Phase::Frozen, 10);
+    assert_eq!(kinds(&world), ["stop web/1 on instance-1"]);
+}
+
+#[test]
+fn what_is_frozen_of_a_service_is_a_standby_of_its_own() {
+    let web = Service { standby_per_instance: 1, on_preempt: OnPreempt::Freeze, ..Service::demand("web", 2) };
+    let instance = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(1)) };
+    let mut world = World::new(vec![Service::demand("first", 1), web], vec![instance]);
+    world.demand("first", 1);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    assert_eq!(kinds(&world), ["freeze web/0 on instance-1", "start first/0 on instance-1"]);
+}
+
+#[test]
 fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
     let mut world = World::pool(vec![Service::demand("web", 1)], 2, 2);
     world.demand("web", 1);
@@ -203,6 +284,133 @@ fn a_successor_is_not_stopped_in_place_of_one_that_cannot_be_told_to_go_yet() {
     world.put("web", "instance-2", 0, Phase::Running, 10);
     world.instance_state("instance-1", InstanceState::Draining);
     assert!(kinds(&world).is_empty());
+}
+
+#[test]
+fn the_last_that_is_trusted_goes_with_those_that_it_stays_for() {
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 1);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 0);
+    world.instance_state("instance-1", InstanceState::Draining);
+    // The old one can't be told to go yet. Without the new one, what is trusted of them has nothing to stay for.
+    change(&mut world, "web", "instance-3", 0, |it| {
+        it.outdated = true;
+        it.operation = Some(Operation::Start { after: vec![] });
+    });
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/0 on instance-2"]);
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn one_that_is_trusted_and_about_to_go_stands_in_for_no_other() {
+    let web = Service { proven_after_ms: 10_000, min_runtime_ms: 50_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 3);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.put("web", "instance-2", 1, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 10_000);
+    world.instance_state("instance-3", InstanceState::Draining);
+    let under_way = |it: &mut Container| it.operation = Some(Operation::Start { after: vec![] });
+    change(&mut world, "web", "instance-2", 0, |it| it.outdated = true);
+    change(&mut world, "web", "instance-2", 0, under_way);
+    change(&mut world, "web", "instance-3", 0, under_way);
+    assert_eq!(
+        kinds(&world),
+        ["stop web/1 on instance-2"],
+        "the last that is trusted and stays is the first's"
+    );
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
+fn one_that_runs_is_not_given_up_for_one_that_is_frozen_beside_it() {
+    // big needs two slots and the memory of one of web's two: the frozen one ends, and the other goes on.
+    let sized = |service, slots, memory_mib| Service {
+        request: Resources { slots, cpu_millis: 0, memory_mib },
+        ..service
+    };
+    let web = Service { on_preempt: OnPreempt::Freeze, ..sized(Service::demand("web", 2), 1, 1) };
+    // A slot without memory makes it seem as if there was room for two of big, and web had more than its share: then
+    // that which runs would go for big, and the frozen one be thawed, for which there is no memory.
+    let instances = [("instance-1", 3, 3), ("instance-2", 1, 0)].map(|(name, slots, memory_mib)| {
+        let capacity = Resources { memory_mib, ..Resources::slots_only(slots) };
+        Instance { frozen_max: 1, ..Instance::ready(name, capacity) }
+    });
+    let services = vec![sized(Service::fill("big", 1), 2, 2), web];
+    let mut world = World::new(services, instances.to_vec());
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Frozen, 10);
+    world.put("web", "instance-1", 1, Phase::Running, 10);
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "start big/0 on instance-1"]);
+    world.converge(2);
+    assert_eq!((world.running("big"), world.running("web")), (1, 1));
+}
+
+#[test]
+fn of_a_new_generation_nothing_goes_for_old_ones_that_are_about_to() {
+    // The two old ones have not become ready, and can't be told to go yet: of the new ones one is too many then.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 3, 2);
+    world.demand("web", 1);
+    for instance in ["instance-1", "instance-2"] {
+        world.put("web", instance, 0, Phase::Running, 0);
+        change(&mut world, "web", instance, 0, |it| {
+            it.outdated = true;
+            it.fault = Some(Fault::NotReady);
+            it.operation = Some(Operation::Start { after: vec![] });
+        });
+    }
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-3", 0, Phase::Running, 0);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    world.finish();
+    world.converge(4);
+    assert_eq!(world.running("web"), 1);
+}
+
+#[test]
+fn the_successor_of_one_that_is_drained_does_not_go_while_that_one_stays() {
+    // What is trusted stays for the sake of the rollout; stopped for it, the new one would be started again.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 2);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    world.instance_state("instance-1", InstanceState::Draining);
+    change(&mut world, "web", "instance-1", 1, |it| {
+        it.outdated = true;
+        it.operation = Some(Operation::Start { after: vec![] });
+    });
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    change(&mut world, "web", "instance-1", 1, |it| it.operation = None);
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/1 on instance-1"]);
+}
+
+#[test]
+fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
+    // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 4);
+    world.demand("web", 1);
+    world.put("web", "instance-1", 0, Phase::Starting, 0);
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    world.put("web", "instance-1", 2, Phase::Running, 0);
+    change(&mut world, "web", "instance-1", 0, |it| it.outdated = true);
+    change(&mut world, "web", "instance-1", 1, |it| it.operation = Some(Operation::Start { after: vec![] }));
+    change(&mut world, "web", "instance-1", 2, |it| it.fault = Some(Fault::Unhealthy));
+    assert_eq!(kinds(&world), ["stop web/0 on instance-1", "stop web/2 on instance-1"]);
+    let plan = world.plan();
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
 }
 
 #[test]

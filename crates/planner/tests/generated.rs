@@ -38,14 +38,23 @@ struct Kind {
     trouble: bool,
     /// Actions under way.
     under_way: bool,
+    /// One or two services in the middle of a rollout with trials.
+    rollout: bool,
     /// Anything at all: more than fits, every phase with every operation, waits for what is gone or stays,
     /// removed services, numbers at the ends of their ranges.
     wild: bool,
 }
 
 impl Kind {
-    const EVERYTHING: Self =
-        Self { sizes: true, shares: true, freezing: true, trouble: true, under_way: true, wild: false };
+    const EVERYTHING: Self = Self {
+        sizes: true,
+        shares: true,
+        freezing: true,
+        trouble: true,
+        under_way: true,
+        rollout: false,
+        wild: false,
+    };
 }
 
 fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
@@ -58,7 +67,7 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
             prop_oneof![Just(0_u64), Just(100_000)],
         ),
     );
-    prop::collection::vec(one, 1..=5).prop_map(move |list| {
+    prop::collection::vec(one, 1..=if kind.rollout { 2 } else { 5 }).prop_map(move |list| {
         let mut services = Vec::new();
         for (number, (what, bounds, more)) in list.into_iter().enumerate() {
             let (priority, fill, weight, slots, memory_mib) = what;
@@ -67,6 +76,7 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
             // Without sharing every service has a priority of its own.
             let priority = if kind.shares { priority } else { u32::try_from(number).unwrap() + 1 };
             let name = format!("s{number}");
+            let fill = fill && !kind.rollout;
             let mut service =
                 if fill { Service::fill(name, priority) } else { Service::demand(name, priority) };
             service.weight = weight;
@@ -76,7 +86,11 @@ fn services(kind: Kind) -> impl Strategy<Value = Vec<Service>> {
             service.max = max;
             service.min = min.min(max);
             service.min_runtime_ms = min_runtime_ms;
-            service.proven_after_ms = if kind.trouble { proven_after_ms } else { 0 };
+            service.proven_after_ms = match kind {
+                Kind { rollout: true, .. } => 100_000,
+                Kind { trouble: true, .. } => proven_after_ms,
+                _ => 0,
+            };
             service.placement = if pack { Placement::BinPack } else { Placement::Spread };
             if kind.freezing {
                 service.on_preempt = if freeze { OnPreempt::Freeze } else { OnPreempt::Stop };
@@ -212,7 +226,14 @@ fn put(kind: Kind, world: &mut World, (service, instance, phase, operation, age_
     };
     let operation =
         if kind.wild { wild_operation(state, instance, usize::try_from(age_ms).unwrap()) } else { operation };
-    let outdated = outdated && kind.trouble;
+    let outdated = outdated && kind.trouble || kind.rollout && age_ms % 3 == 0;
+    let age_ms = match age_ms / 3 % 4 {
+        _ if !kind.rollout => age_ms,
+        0 => 0,
+        1 => 50_000,
+        2 => 100_000,
+        _ => 600_000,
+    };
     let since = Millis(NOW.0 - age_ms);
     let container = Container { key, phase, fault, operation, since, outdated };
     let mut with = state.clone();
@@ -333,6 +354,14 @@ proptest! {
     #[test]
     fn any_order_of_steps_in_trouble(
         mut world in world(Kind { trouble: true, under_way: true, ..Kind::default() }),
+        order in prop::collection::vec(any::<u16>(), 24),
+    ) {
+        check_any_order(&mut world, &order, 600)?;
+    }
+
+    #[test]
+    fn any_order_of_steps_in_a_rollout(
+        mut world in world(Kind { trouble: true, under_way: true, rollout: true, ..Kind::default() }),
         order in prop::collection::vec(any::<u16>(), 24),
     ) {
         check_any_order(&mut world, &order, 600)?;

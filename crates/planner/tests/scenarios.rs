@@ -6,8 +6,8 @@ mod common;
 
 use common::World;
 use planner::{
-    Action, Backoff, Delta, Fault, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Overlap,
-    Phase, Placement, Reading, Resources, Service, StopReason, success,
+    Action, Backoff, Delta, Fault, Instance, InstanceState, Millis, NotDone, OnPreempt, OnStale, Operation,
+    Overlap, Phase, Placement, Reading, Resources, Service, StopReason, success,
 };
 
 /// The demonstration: three instances of three slots, priority 1 by demand, priority 2 fills.
@@ -272,6 +272,21 @@ fn min_runtime_never_delays_more_important_work() {
 }
 
 #[test]
+fn of_a_surplus_those_go_that_have_run_their_time_and_then_the_youngest() {
+    let web = Service { min_runtime_ms: 50_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 4);
+    for (ordinal, age_ms) in [(0, 90_000), (1, 1_000), (2, 60_000), (3, 2_000)] {
+        world.put("web", "instance-1", ordinal, Phase::Running, age_ms);
+    }
+    for (demand, gone) in [(3, vec![2]), (2, vec![2, 0]), (1, vec![2, 0, 1])] {
+        world.demand("web", demand);
+        let gone: Vec<_> = gone.into_iter().map(|ordinal| world.key("web", "instance-1", ordinal)).collect();
+        let stopped: Vec<_> = world.plan().actions.iter().map(Action::container).collect();
+        assert!(gone.iter().all(|key| stopped.contains(key)) && stopped.len() == gone.len(), "{stopped:?}");
+    }
+}
+
+#[test]
 fn the_youngest_victim_loses_the_least_work() {
     let mut world = World::pool(vec![Service::demand("web", 1), Service::fill("batch", 2)], 1, 3);
     for (ordinal, age_ms) in [(0, 60_000), (1, 1_000), (2, 30_000)] {
@@ -318,6 +333,9 @@ fn a_drained_instance_is_left_without_a_gap() {
             if container.service == world.service("web"))
     });
     assert!(!early, "none of web stops before its successor runs: {}", world.show(&plan));
+    let replaced =
+        world.words(&plan).iter().filter(|it| it.contains("in place of one on instance-1")).count();
+    assert_eq!(replaced, 2, "{}", world.show(&plan));
     world.finish();
     world.converge(4);
     assert!(world.state.containers_on(world.state.instance_id("instance-1").unwrap()).is_empty());
@@ -556,20 +574,58 @@ fn on_trial_a_fall_in_demand_is_met_and_the_trial_goes_on() {
 }
 
 #[test]
+fn a_trial_is_over_when_the_first_has_run_for_long_enough() {
+    let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 1, 4);
+    world.demand("web", 3);
+    world.put("web", "instance-1", 0, Phase::Running, 60_000);
+    outdate(&mut world, "web");
+    world.put("web", "instance-1", 1, Phase::Running, 1_000);
+    world.put("web", "instance-1", 2, Phase::Running, 4_000);
+    let plan = world.plan();
+    assert_eq!((plan.actions.len(), plan.next_wake_at), (0, Some(world.now.plus(6_000))));
+    world.now = world.now.plus(6_000);
+    assert!(world.words(&world.plan())[0].starts_with("start web/"), "{:?}", world.words(&world.plan()));
+}
+
+#[test]
+fn the_next_one_is_replaced_when_the_last_one_has_gone() {
+    let mut world = World::pool(vec![Service::demand("web", 1)], 2, 3);
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Stopping, 60_000);
+    world.put("web", "instance-1", 1, Phase::Running, 60_000);
+    outdate(&mut world, "web");
+    world.put("web", "instance-1", 2, Phase::Running, 10);
+    assert_eq!(world.plan().actions, []);
+    world.state.apply(Delta::ContainerGone(world.key("web", "instance-1", 0)));
+    assert_eq!(world.plan().actions.len(), 1);
+    // So it is while one that is too many can't be told to go yet.
+    world.put("web", "instance-2", 0, Phase::Running, 10);
+    let mut busy = world.state.container(world.key("web", "instance-2", 0)).unwrap().clone();
+    busy.operation = Some(Operation::Start { after: vec![] });
+    world.state.apply(Delta::Container(busy));
+    world.instance_state("instance-2", InstanceState::Draining);
+    assert_eq!(world.plan().actions, [], "{}", world.show(&world.plan()));
+}
+
+#[test]
 fn a_generation_that_fails_to_start_stops_its_rollout_and_goes_back_without_churn() {
     let mut world = demo();
     world.demand("web", 4);
     settled(&mut world);
     outdate(&mut world, "web");
-    // A start has failed on one instance; on the others none is tried either.
+    // Starts have failed on two instances; on the other none is tried either.
     let (service, until) = (world.service("web"), world.now.plus(4_000));
-    let instance = world.state.instance_id("instance-2");
-    world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    let sooner = world.now.plus(1_000);
+    for (instance, until) in [("instance-2", until), ("instance-3", sooner)] {
+        let instance = world.state.instance_id(instance);
+        world.state.apply(Delta::Backoff(Backoff { service, instance, until }));
+    }
     let plan = world.plan();
     assert_eq!(plan.actions, []);
     assert_eq!(plan.not_done, [NotDone::RolloutFailing { service, count: 4, until }]);
     assert_eq!(plan.not_done[0].code(), "rollout_failing");
-    assert_eq!(plan.next_wake_at, Some(until));
+    assert_eq!(plan.next_wake_at, Some(sooner));
     assert!(success(&world.state, &plan, world.now).success, "all that is wanted runs");
     // The old spec is the spec again.
     let all: Vec<_> = world.state.containers().cloned().collect();

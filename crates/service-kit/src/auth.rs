@@ -8,10 +8,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -27,6 +24,7 @@ use subtle::ConstantTimeEq as _;
 use tower::{Layer, Service};
 
 use crate::config::{Place, Problems};
+use crate::file::{self, Access, FileError};
 use crate::problem::Problem;
 use crate::reload::{LOOK_INTERVAL, Watched};
 
@@ -45,25 +43,9 @@ const TOKEN_FILE_MAX_BYTES: u64 = 4096;
 /// Why the operator's token, or the list of hosts, is refused. The text never holds the token.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The token file cannot be read.
-    #[error("token file {}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The token file is a directory, a pipe, …
-    #[error("token file {}: not a regular file", .0.display())]
-    NotAFile(PathBuf),
-    /// Others than its owner and group may read the token file, or others than its owner may change or run it.
-    #[error("token file {path}: too many have access (mode {mode:03o}); run: chmod 600 '{path}', or mount the secret with mode 0440 (Kubernetes: `defaultMode: 0440` with `fsGroup`; Swarm: `mode: 0440` with `gid`)", path = path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The token file is refused.
+    #[error("token file {0}")]
+    File(#[from] FileError),
     /// What is to be the token cannot be one.
     #[error("{place}: {what}; make one with: openssl rand -hex 32")]
     Unfit {
@@ -109,22 +91,11 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
-    /// Reads a token from a file that its owner, and at most its group, may read, and its owner alone may change. The
-    /// group, because secrets that an orchestrator mounts belong to root and are given to a service by its group.
+    /// Reads a token from a file that its owner, and at most its group, may read, and its owner alone may change.
     pub fn token_from_file(path: &Path) -> Result<Self, AuthError> {
-        let read = |source| AuthError::Read { path: path.to_owned(), source };
-        // Before opening it: to open a pipe would wait for its writer.
-        if !fs::metadata(path).map_err(read)?.is_file() {
-            return Err(AuthError::NotAFile(path.to_owned()));
-        }
-        let file = File::open(path).map_err(read)?;
-        let mode = file.metadata().map_err(read)?.permissions().mode() & 0o777;
-        if mode & 0o037 != 0 {
-            return Err(AuthError::Exposed { path: path.to_owned(), mode });
-        }
-        let mut text = String::new();
-        file.take(TOKEN_FILE_MAX_BYTES).read_to_string(&mut text).map_err(read)?;
-        Self::token(&text, &format!("token file {}", path.display()))
+        let content = file::read(path, TOKEN_FILE_MAX_BYTES, Access::Private)?;
+        // What is no UTF-8 is no ASCII either, and is refused as that.
+        Self::token(&String::from_utf8_lossy(&content), &format!("token file {}", path.display()))
     }
 }
 
@@ -234,7 +205,7 @@ impl Operator {
                 let authority = host_of(host).ok_or_else(|| AuthError::Host(host.clone()))?;
                 Ok(authority.as_str().to_ascii_lowercase())
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, AuthError>>()?;
         let token_sha256 = RwLock::new(token.map(|token| sha256(token.expose())));
         let token_file = token_file.map(Path::to_owned);
         Ok(Self(Arc::new(Rules { token_sha256, token_file, listen, allowed_hosts })))
@@ -246,15 +217,15 @@ impl Operator {
         let Some(path) = &self.0.token_file else { return std::future::pending().await };
         let mut watched = Watched::unseen(path);
         loop {
-            if watched.has_changed() {
-                self.reread_token(path);
+            if let (_, Some(read)) = watched.look(false, Secret::token_from_file).await {
+                self.take_token(path, read);
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
-    fn reread_token(&self, path: &Path) {
-        match Secret::token_from_file(path) {
+    fn take_token(&self, path: &Path, read: Result<Secret, AuthError>) {
+        match read {
             Ok(token) => {
                 let read = Some(sha256(token.expose()));
                 let mut held = self.0.token_sha256.write().unwrap_or_else(PoisonError::into_inner);
@@ -418,7 +389,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use axum::http::{HeaderName, HeaderValue};
     use tempfile::NamedTempFile;
@@ -563,8 +536,14 @@ mod tests {
             let wanted = format!("(mode {mode:03o}); run: chmod 600 '{}', or mount", file.path().display());
             assert!(error.contains(&wanted) && error.contains("defaultMode: 0440"), "{error}");
         }
-        assert!(matches!(Secret::token_from_file(Path::new("/")), Err(AuthError::NotAFile(_))));
-        assert!(matches!(Secret::token_from_file(Path::new("/nonexistent")), Err(AuthError::Read { .. })));
+        assert!(matches!(
+            Secret::token_from_file(Path::new("/")),
+            Err(AuthError::File(FileError::NotAFile(_)))
+        ));
+        assert!(matches!(
+            Secret::token_from_file(Path::new("/nonexistent")),
+            Err(AuthError::File(FileError::Read { .. }))
+        ));
     }
 
     #[tokio::test(start_paused = true)]

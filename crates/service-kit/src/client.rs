@@ -1,8 +1,7 @@
 //! HTTP clients that trust roots of their own: those that are compiled in, since an image FROM scratch has none, and
 //! more from a file.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout};
 
+use crate::file::{self, Access, FileError};
 use crate::reload::Stamp;
 
 /// The most bytes of a file of certificates: a distribution's whole bundle has a quarter of it.
@@ -26,14 +26,9 @@ const LOOK_WAIT: Duration = Duration::from_secs(1);
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// The file is refused.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is not one of certificates.
     #[error("{}: {problem}", path.display())]
     Unfit {
@@ -53,7 +48,9 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
     if let Some(path) = ca_file {
         let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
         let mut found = 0;
-        for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+        for certificate in
+            CertificateDer::pem_slice_iter(&file::read(path, CA_FILE_MAX_BYTES, Access::Public)?)
+        {
             let certificate = certificate.map_err(|error| unfit(format!("not in PEM form: {error}")))?;
             roots.add(certificate).map_err(|error| unfit(format!("not a certificate: {error}")))?;
             found += 1;
@@ -71,28 +68,20 @@ pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
         .with_no_client_auth())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    let unreadable = |source| ClientError::Read { path: path.to_owned(), source };
-    let unfit = |problem: String| ClientError::Unfit { path: path.to_owned(), problem };
-    // Before opening it: to open a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unfit("not a regular file".to_owned()));
-    }
-    let mut content = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(CA_FILE_MAX_BYTES + 1).read_to_end(&mut content))
-        .map_err(unreadable)?;
-    if content.len() as u64 > CA_FILE_MAX_BYTES {
-        return Err(unfit(format!("has more than {CA_FILE_MAX_BYTES} bytes")));
-    }
-    Ok(content)
-}
+/// What a client is to have beside its roots.
+type Setup = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
 
 /// A client, made anew when the file of its roots changes. What is under way then goes on with the one before.
 pub struct Clients {
     ca_file: Option<PathBuf>,
-    setup: fn(ClientBuilder) -> ClientBuilder,
+    setup: Box<Setup>,
     state: Mutex<State>,
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Clients").field("ca_file", &self.ca_file).finish_non_exhaustive()
+    }
 }
 
 struct State {
@@ -108,12 +97,12 @@ impl Clients {
     /// With more roots from `ca_file`, and whatever else `setup` asks for.
     pub fn new(
         ca_file: Option<PathBuf>,
-        setup: fn(ClientBuilder) -> ClientBuilder,
+        setup: impl Fn(ClientBuilder) -> ClientBuilder + Send + Sync + 'static,
     ) -> Result<Self, ClientError> {
         let stamp = ca_file.as_deref().and_then(Stamp::of);
-        let client = build(ca_file.as_deref(), setup)?;
+        let client = build(ca_file.as_deref(), &setup)?;
         let state = Mutex::new(State { client, looked_at: Instant::now(), looking: false, stamp });
-        Ok(Self { ca_file, setup, state })
+        Ok(Self { ca_file, setup: Box::new(setup), state })
     }
 
     /// The client of now. A changed file that cannot be used is said in the log, and the roots before hold.
@@ -151,7 +140,7 @@ impl Clients {
         if stamp == self.state().stamp {
             return;
         }
-        let built = build(Some(path), self.setup);
+        let built = build(Some(path), &*self.setup);
         let mut state = self.state();
         state.stamp = stamp;
         match built {
@@ -168,7 +157,7 @@ impl Clients {
     }
 }
 
-fn build(ca_file: Option<&Path>, setup: fn(ClientBuilder) -> ClientBuilder) -> Result<Client, ClientError> {
+fn build(ca_file: Option<&Path>, setup: &Setup) -> Result<Client, ClientError> {
     Ok(setup(Client::builder().tls_backend_preconfigured(tls(ca_file)?)).build()?)
 }
 
@@ -180,8 +169,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_look_that_hangs_is_the_only_one() {
-        let setup = |builder| builder;
-        let client = build(None, setup).unwrap();
+        let setup = Box::new(|builder| builder);
+        let client = build(None, &*setup).unwrap();
         let state = State { client, looked_at: Instant::now(), looking: false, stamp: None };
         let ca_file = Some(PathBuf::from("/nonexistent/ca.pem"));
         let clients = Clients { ca_file, setup, state: Mutex::new(state) };

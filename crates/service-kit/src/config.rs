@@ -13,13 +13,14 @@ mod structure;
 mod words;
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::file::{self, Access, FileError};
 
 pub use place::{Place, Problems};
 
@@ -32,33 +33,24 @@ const MISTAKES_TOLD_MAX: usize = 20;
 /// Why a configuration is refused. Its text names the file, and the line and column where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("config {file}: cannot be read: {source}; {}", readable(source))]
-    Read {
-        /// The file.
-        file: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is a directory, a pipe, …
-    #[error(
-        "config {0}: is not a regular file; give the path of a TOML file with --config or FORCE12_CONFIG"
-    )]
-    NotAFile(String),
-    /// The file is too large.
-    #[error("config {0}: is larger than {CONFIG_MAX_BYTES} bytes; is it the right file?")]
-    TooLarge(String),
+    /// The file is refused.
+    #[error("config {file}; {remedy}", file = .0, remedy = remedy(.0))]
+    File(#[from] FileError),
     /// The text is not what the service's configuration looks like.
     #[error("{}", lines(.0))]
     Invalid(Vec<Mistake>),
 }
 
-fn readable(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
+fn remedy(error: &FileError) -> &'static str {
+    match error {
+        FileError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             "let the user that this runs as read it, and enter the directories above it"
         }
-        _ => "give the right path with --config or FORCE12_CONFIG",
+        FileError::Read { .. } => "give the right path with --config or FORCE12_CONFIG",
+        FileError::TooLarge { .. } => "is it the right file?",
+        FileError::NotAFile(_) | FileError::Exposed { .. } => {
+            "give the path of a TOML file with --config or FORCE12_CONFIG"
+        }
     }
 }
 
@@ -118,19 +110,8 @@ pub fn listen(path: &Path, default: SocketAddr) -> Result<SocketAddr, ConfigErro
 
 /// The text of the regular file at `path`, at most [`CONFIG_MAX_BYTES`] of it.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
+    let bytes = file::read(path, CONFIG_MAX_BYTES, Access::Public)?;
     let file = path.display().to_string();
-    let unreadable = |source| ConfigError::Read { file: file.clone(), source };
-    // Before opening it: to open a pipe would wait for its writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(ConfigError::NotAFile(file));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|opened| opened.take(CONFIG_MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > CONFIG_MAX_BYTES {
-        return Err(ConfigError::TooLarge(file));
-    }
     decode(&bytes).map_err(|(line, what)| {
         let message = format!("{what}; save it as UTF-8");
         ConfigError::Invalid(vec![Mistake { file, place: Some((line, 1)), key: String::new(), message }])
@@ -284,14 +265,14 @@ mod tests {
         let comment = vec![b'#'; usize::try_from(CONFIG_MAX_BYTES).unwrap()];
         file.write_all(&comment).unwrap();
         let error = load::<Config>(file.path()).unwrap_err();
-        assert!(matches!(error, ConfigError::TooLarge { .. }), "{error}");
+        assert!(matches!(error, ConfigError::File(FileError::TooLarge { .. })), "{error}");
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let error = load::<Config>(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
         assert!(error.starts_with("config /nonexistent/a.toml: cannot be read: "), "{error}");
-        assert!(matches!(load::<Config>(Path::new("/")), Err(ConfigError::NotAFile(_))));
+        assert!(matches!(load::<Config>(Path::new("/")), Err(ConfigError::File(FileError::NotAFile(_)))));
     }
 
     #[test]

@@ -7,11 +7,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, timeout};
 
 /// How often a file is looked at. Looking costs one system call, and works where notifications do not: mounts of
 /// other file systems, and files that are put in the place of others.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look that takes longer is said in the log: the file is on a mount that hangs. Nothing else waits for it.
+const LOOK_LATE: Duration = Duration::from_secs(10);
 
 /// Tells the recorder what each metric of reloading means. Call it once, when the recorder is installed.
 pub fn describe_metrics() {
@@ -66,8 +70,14 @@ pub enum Refused {
 
 /// Puts what a config file says in force.
 pub trait Apply: Send {
-    /// Reads the file at `path` and puts it in force, whole or not at all. `false` if it was in force already.
-    fn apply(&mut self, path: &Path) -> impl Future<Output = Result<bool, Refused>> + Send;
+    /// What such a file says.
+    type Config: Send + 'static;
+
+    /// Reads the file at `path`, and those that it names. On a thread of its own: any of them may be on a mount that hangs.
+    fn read(path: &Path) -> Result<Self::Config, Refused>;
+
+    /// Puts what was read in force, whole or not at all. `false` if it was in force already.
+    fn apply(&mut self, config: Self::Config) -> impl Future<Output = Result<bool, Refused>> + Send;
 }
 
 impl Watched {
@@ -81,24 +91,50 @@ impl Watched {
         Self { path: path.to_owned(), stamp: None, refused: None }
     }
 
-    /// Whether the file is another one than at the last look.
-    pub fn has_changed(&mut self) -> bool {
-        let stamp = Stamp::of(&self.path);
-        std::mem::replace(&mut self.stamp, stamp) != stamp
+    /// Looks at the file: whether it is another one than at the last look; and what `read` makes of it if it is, or is to
+    /// be read again.
+    ///
+    /// Not on the threads that everything else needs: the file may be on a mount that hangs. A look that is given up was
+    /// none, but for one thread that it may hold.
+    pub(crate) async fn look<T: Send + 'static>(
+        &mut self,
+        again: bool,
+        read: fn(&Path) -> T,
+    ) -> (bool, Option<T>) {
+        let (path, before) = (self.path.clone(), self.stamp);
+        let mut looking = spawn_blocking(move || {
+            let stamp = Stamp::of(&path);
+            let changed = stamp != before;
+            (stamp, changed, (changed || again).then(|| read(&path)))
+        });
+        let looked = if let Ok(looked) = timeout(LOOK_LATE, &mut looking).await {
+            looked
+        } else {
+            tracing::warn!(
+                file = %self.path.display(),
+                "a file cannot be looked at, and what it said before holds: see to the mount that it is on"
+            );
+            looking.await
+        };
+        let (stamp, changed, read) = looked.expect("looking does not panic, and is not cancelled");
+        self.stamp = stamp;
+        (changed, read)
     }
 
     /// Looks at the file for ever, and has each change applied. What is refused is logged once, and the gauge
     /// `force12_config_refused` says so for as long as it lasts.
-    pub async fn follow(&mut self, apply: &mut impl Apply) -> Infallible {
+    pub async fn follow<A: Apply>(&mut self, apply: &mut A) -> Infallible {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            let changed = self.has_changed();
-            if !changed && !matches!(self.refused, Some(Refused::Now(_))) {
-                continue;
-            }
-            let outcome = apply.apply(&self.path).await;
+            let again = matches!(self.refused, Some(Refused::Now(_)));
+            let (changed, read) = self.look(again, A::read).await;
+            let outcome = match read {
+                None => continue,
+                Some(Ok(config)) => apply.apply(config).await,
+                Some(Err(refused)) => Err(refused),
+            };
             if !changed && outcome.as_ref().err() == self.refused.as_ref() {
                 continue;
             }
@@ -136,7 +172,7 @@ pub fn needs_no_restart(keys: &[(&str, bool)]) -> Result<(), Refused> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, mpsc};
 
     use super::*;
 
@@ -144,8 +180,13 @@ mod tests {
     struct Words(Arc<Mutex<Vec<String>>>);
 
     impl Apply for Words {
-        async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
-            let text = fs::read_to_string(path).unwrap_or_default();
+        type Config = String;
+
+        fn read(path: &Path) -> Result<String, Refused> {
+            Ok(fs::read_to_string(path).unwrap_or_default())
+        }
+
+        async fn apply(&mut self, text: String) -> Result<bool, Refused> {
             self.0.lock().unwrap().push(text.clone());
             match text.as_str() {
                 "good" => Ok(true),
@@ -183,20 +224,52 @@ mod tests {
     fn a_file_put_in_the_place_of_another_is_noticed() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("a.toml");
-        let mut watched = Watched::new(&path);
-        assert!(!watched.has_changed());
+        let mut before = Stamp::of(&path);
+        let mut has_changed = || {
+            let stamp = Stamp::of(&path);
+            std::mem::replace(&mut before, stamp) != stamp
+        };
+        assert!(!has_changed());
         fs::write(&path, "the same").unwrap();
-        assert!(watched.has_changed() && !watched.has_changed());
+        assert!(has_changed() && !has_changed());
         let other = directory.path().join("b.toml");
         fs::write(&other, "the same").unwrap();
         fs::rename(&other, &path).unwrap();
-        assert!(watched.has_changed(), "of the same length, and perhaps of the same moment");
+        assert!(has_changed(), "of the same length, and perhaps of the same moment");
         // More often than can be within one tick of a file system's clock.
         let noticed = (0..100_000).any(|_| {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            watched.has_changed()
+            has_changed()
         });
         assert!(noticed, "it may be readable now, or fit for a secret");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_keeps_nothing_else_waiting() {
+        let directory = tempfile::TempDir::new().unwrap();
+        // Whoever opens it waits for its writer.
+        let path = directory.path().join("hangs");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (release, released) = mpsc::channel::<()>();
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let _ = released.recv_timeout(Duration::from_secs(20));
+                fs::write(path, "good").unwrap();
+            }
+        });
+        let tried = Arc::new(Mutex::new(Vec::new()));
+        let mut watched = Watched::unseen(&path);
+        let mut words = Words(Arc::clone(&tried));
+        tokio::select! {
+            never = watched.follow(&mut words) => match never {},
+            // On the same thread, the only one of this runtime: as a scheduler that stands by moves its deadline on.
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+        assert!(watched.stamp.is_none(), "what has not been read counts as not seen");
+        assert!(tried.lock().unwrap().is_empty());
+        drop(release);
+        writer.join().unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The producer serialises each document once and puts it into a `watch`; every reader gets the newest at its own
 //! pace, at most one per [`StreamLimits::interval_min`]. A reader that is slow skips to the newest: nothing queues
-//! up for it. One that does not read at all is cut off by [`crate::http::Limits::write_timeout`].
+//! up for it. One that takes next to nothing is cut off by [`crate::http::Limits::write_timeout`].
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -41,7 +41,7 @@ pub struct Config {
     #[serde(default)]
     pub demand_url: Option<String>,
     /// A file of certificates in PEM form: who signs those of the services above over https, beside the public
-    /// authorities that are compiled in. Read at the start.
+    /// authorities that are compiled in. Read again when it changes.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// A file with the operator's token; FORCE12_TOKEN and FORCE12_TOKEN_FILE win over it. Without a token nothing can

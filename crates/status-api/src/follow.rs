@@ -1,7 +1,8 @@
 //! Keeps a connection to the scheduler's stream, and says so when there is none.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_types::problem::{ProblemDocument, STANDING_BY};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{StatusCode, Url};
+use service_kit::client::Clients;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -103,27 +105,40 @@ pub trait Dial {
     type Bytes: Stream<Item = Result<Bytes, FollowError>> + Send + Unpin;
 
     /// Opens one.
-    fn dial(&self) -> impl Future<Output = Result<Self::Bytes, FollowError>> + Send;
+    fn dial(&self) -> impl Future<Output = Result<Opened<Self::Bytes>, FollowError>> + Send;
+
+    /// What the next one is to be opened with.
+    fn addresses(&self) -> &Addresses;
+}
+
+/// An answer that has begun.
+pub struct Opened<B> {
+    /// What comes of it.
+    pub bytes: B,
+    /// Who gives it, where that is known.
+    pub from: Option<IpAddr>,
 }
 
 /// Opens streams over HTTP.
 #[derive(Clone, Debug)]
 pub struct Http {
-    client: reqwest::Client,
+    clients: Arc<Clients>,
     url: Url,
     addresses: Addresses,
 }
 
 impl Http {
-    /// Asks for `url`, by a client of these addresses. The one that has a stream is stayed with.
-    pub fn new(client: reqwest::Client, url: Url, addresses: Addresses) -> Self {
-        Self { client, url, addresses }
+    /// Asks for `url`, by a client of these addresses.
+    pub fn new(clients: Arc<Clients>, url: Url, addresses: Addresses) -> Self {
+        Self { clients, url, addresses }
     }
 
     async fn ask(&self) -> Result<reqwest::Response, FollowError> {
         let events = HeaderValue::from_static("text/event-stream");
         let response = self
-            .client
+            .clients
+            .current()
+            .await
             .get(self.url.clone())
             .header(ACCEPT, &events)
             .send()
@@ -140,33 +155,18 @@ impl Http {
     }
 }
 
-/// Turns to the next address where there is no stream, also when nothing comes and the dial is given up.
-struct TurnUnlessHeard<'a>(Option<&'a Addresses>);
-
-impl TurnUnlessHeard<'_> {
-    fn heard(mut self, at: Option<SocketAddr>) {
-        if let (Some(addresses), Some(at)) = (self.0.take(), at) {
-            addresses.stay(at.ip());
-        }
-    }
-}
-
-impl Drop for TurnUnlessHeard<'_> {
-    fn drop(&mut self) {
-        if let Some(addresses) = self.0 {
-            addresses.turn();
-        }
-    }
-}
-
 impl Dial for Http {
     type Bytes = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, FollowError>> + Send>>;
 
-    async fn dial(&self) -> Result<Self::Bytes, FollowError> {
-        let next = TurnUnlessHeard(Some(&self.addresses));
+    async fn dial(&self) -> Result<Opened<Self::Bytes>, FollowError> {
         let response = self.ask().await?;
-        next.heard(response.remote_addr());
-        Ok(response.bytes_stream().map_err(|error| FollowError::Broken(error.without_url())).boxed())
+        let from = response.remote_addr().map(|address| address.ip());
+        let bytes = response.bytes_stream().map_err(|error| FollowError::Broken(error.without_url()));
+        Ok(Opened { bytes: bytes.boxed(), from })
+    }
+
+    fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 }
 
@@ -238,7 +238,8 @@ async fn refusal(mut response: reqwest::Response) -> FollowError {
     }
 }
 
-/// Follows one stream to its end. `heard` becomes true with its first snapshot.
+/// Follows one stream to its end. `heard` becomes true with its first snapshot, and then whoever sent it is stayed with;
+/// where none comes, it is the next address's turn: an answer that has begun is no snapshot.
 async fn stream_once(
     dial: &impl Dial,
     line: Line<'_>,
@@ -246,17 +247,24 @@ async fn stream_once(
     heard: &mut bool,
 ) -> FollowError {
     let opening = async {
-        let mut events = Events { bytes: dial.dial().await?, parser: Parser::new(EVENT_MAX_BYTES) };
+        let Opened { bytes, from } = dial.dial().await?;
+        let mut events = Events { bytes, parser: Parser::new(EVENT_MAX_BYTES) };
         while !events.next(line).await? {}
-        Ok(events)
+        Ok((events, from))
     };
     let Limits { first_event, .. } = *limits.borrow();
-    let mut events = match timeout(first_event, opening).await {
-        Ok(Ok(events)) => events,
-        Ok(Err(error)) => return error,
-        Err(_) => return FollowError::Silent(first_event),
+    let opened = timeout(first_event, opening).await.unwrap_or(Err(FollowError::Silent(first_event)));
+    let (mut events, from) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            dial.addresses().turn();
+            return error;
+        }
     };
     *heard = true;
+    if let Some(from) = from {
+        dial.addresses().stay(from);
+    }
     loop {
         let Limits { silence, .. } = *limits.borrow();
         match timeout(silence, events.next(line)).await {
@@ -323,14 +331,14 @@ mod tests {
     use Step::{Ends, Sends, Waits};
 
     /// Each connection plays the next script and then stays open, silent; after the last, nobody answers.
-    struct Scripted(Mutex<VecDeque<Vec<Step>>>);
+    struct Scripted(Mutex<VecDeque<Vec<Step>>>, Addresses);
 
     impl Dial for Scripted {
         type Bytes = BoxStream<'static, Result<Bytes, FollowError>>;
 
-        async fn dial(&self) -> Result<Self::Bytes, FollowError> {
+        async fn dial(&self) -> Result<Opened<Self::Bytes>, FollowError> {
             let script = self.0.lock().unwrap().pop_front().ok_or(FollowError::Ended)?;
-            Ok(stream::unfold(VecDeque::from(script), async |mut script| {
+            let bytes = stream::unfold(VecDeque::from(script), async |mut script| {
                 loop {
                     match script.pop_front() {
                         Some(Sends(bytes)) => return Some((Ok(bytes.into()), script)),
@@ -339,8 +347,12 @@ mod tests {
                         None => std::future::pending().await,
                     }
                 }
-            })
-            .boxed())
+            });
+            Ok(Opened { bytes: bytes.boxed(), from: None })
+        }
+
+        fn addresses(&self) -> &Addresses {
+            &self.1
         }
     }
 
@@ -367,7 +379,7 @@ mod tests {
             }
         };
         let follow = follow(
-            Scripted(Mutex::new(scripts.into())),
+            Scripted(Mutex::new(scripts.into()), Addresses::default()),
             hub.line(0),
             watch::channel(LIMITS).1,
             || 1.0,

@@ -91,14 +91,13 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
     service_kit::reload::describe_metrics();
     tokio::spawn(metrics.clone().upkeep());
     let shutdown = service_kit::shutdown::signal().context("cannot wait for signals")?;
-    let client = upstream::client(settings.ca_file.as_deref())?;
+    let clients = upstream::client(settings.ca_file.clone())?;
     let listener = service_kit::listen::listen(settings.listen).await?;
 
     let clock = Clock::starting_at(Timestamp::now());
     let readiness = Readiness::not_ready("the scheduler has not been heard yet");
     let hub = Arc::new(Hub::new(clock, readiness.clone()));
-    let demand =
-        settings.demand_url.clone().map(|url| Upstream::new("the demand source", url, client.clone()));
+    let demand = settings.demand_url.clone().map(|url| Upstream::new("the demand source", url, clients));
     let ring = Arc::new(Mutex::new(Ring::new(settings.history)));
     let (limits, followed_limits) = watch::channel(reload::follow_limits(&settings));
     let (scheduler_urls, ca_file) = (settings.scheduler_urls.clone(), settings.ca_file.clone());
@@ -111,11 +110,11 @@ async fn serve(settings: Settings, operator: Operator, mut watched: Watched) -> 
     let mut schedulers = Vec::new();
     for (from, url) in scheduler_urls.into_iter().enumerate() {
         let addresses = Addresses::default();
-        let client = upstream::client_of(&addresses, ca_file.as_deref())?;
-        let scheduler = Upstream::new("the scheduler", url, client.clone());
+        let clients = upstream::client_of(&addresses, ca_file.clone())?;
+        let scheduler = Upstream::new("the scheduler", url, Arc::clone(&clients));
         let stream = scheduler.url(&["v1", "stream"]).context("scheduler_url has no room for a path")?;
         schedulers.push(scheduler);
-        let dial = Http::new(client, stream, addresses);
+        let dial = Http::new(clients, stream, addresses);
         let (hub, limits, until) = (Arc::clone(&hub), followed_limits.clone(), shutdown.clone());
         tokio::spawn(async move {
             follow::follow(dial, hub.line(from), limits, rand::random::<f64>, until).await;

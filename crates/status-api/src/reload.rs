@@ -31,9 +31,14 @@ pub struct Reload {
 }
 
 impl Apply for Reload {
-    async fn apply(&mut self, path: &Path) -> Result<bool, Refused> {
+    type Config = Settings;
+
+    fn read(path: &Path) -> Result<Settings, Refused> {
         // What is wrong may be mended in the file of certificates that it names.
-        let settings = config::load(path).map_err(|error| Refused::Now(error.to_string()))?;
+        config::load(path).map_err(|error| Refused::Now(error.to_string()))
+    }
+
+    async fn apply(&mut self, settings: Settings) -> Result<bool, Refused> {
         let before = &self.settings;
         if settings == *before {
             return Ok(false);
@@ -60,6 +65,10 @@ mod tests {
     use super::*;
     use crate::testing::snapshot;
 
+    async fn apply(reload: &mut Reload, path: &Path) -> Result<bool, Refused> {
+        reload.apply(Reload::read(path)?).await
+    }
+
     const FILE: &str = "scheduler_url = \"http://h\"\n[history]\nsamples_max = 10\n";
 
     #[tokio::test]
@@ -81,7 +90,7 @@ mod tests {
         let mut reload = Reload { settings, history: Arc::clone(&history), follow };
         let all = kept(60_000);
 
-        assert_eq!(reload.apply(file.path()).await, Ok(false));
+        assert_eq!(apply(&mut reload, file.path()).await, Ok(false));
         for (text, expected) in [
             (
                 FILE.replace("samples_max = 10", "samples_max = 9"),
@@ -92,15 +101,15 @@ mod tests {
             (FILE.replace("history", "histery"), "did you mean `history`?"),
         ] {
             write(&text);
-            let refused = reload.apply(file.path()).await.unwrap_err().to_string();
+            let refused = apply(&mut reload, file.path()).await.unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
             assert_eq!(kept(60_000), all, "what was there holds");
             assert_eq!(reload.follow.borrow().silence, Duration::from_secs(5));
         }
         write(&format!("ca_file = \"/nonexistent/ca.pem\"\n{FILE}"));
-        assert!(matches!(reload.apply(file.path()).await, Err(Refused::Now(_))), "it may come later");
+        assert!(matches!(apply(&mut reload, file.path()).await, Err(Refused::Now(_))), "it may come later");
         write("silence_ms = 600\nscheduler_url = \"http://h\"\nhistory = { window_ms = 2000 }\n");
-        assert_eq!(reload.apply(file.path()).await, Ok(true));
+        assert_eq!(apply(&mut reload, file.path()).await, Ok(true));
         assert_eq!(reload.follow.borrow().silence, Duration::from_millis(600));
         assert!(kept(60_000) < all, "what is too old is gone at once");
     }

@@ -1,7 +1,7 @@
 //! Requests that are passed on to the services behind this one.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use reqwest::Url;
-use service_kit::client::{self, ClientError};
+use service_kit::client::{ClientError, Clients};
 use service_kit::problem::Problem;
 use service_kit::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,27 +37,25 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// The most bytes of one name in a path.
 const NAME_MAX_BYTES: usize = 255;
 
-/// A client for one service. It trusts the roots that come with it, since an image FROM scratch has none of its own, and
-/// more from `ca_file`.
-pub fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, ClientError> {
-    Ok(builder(ca_file)?.build()?)
+/// The client for one service, with more roots from `ca_file`.
+pub fn client(ca_file: Option<PathBuf>) -> Result<Arc<Clients>, ClientError> {
+    Clients::new(ca_file, setup).map(Arc::new)
 }
 
-/// A client for whichever service of a name acts. It keeps no connections, so that each request goes where `addresses`
+/// The client for whichever service of a name acts. It keeps no connections, so that each request goes where `addresses`
 /// says then.
-pub fn client_of(addresses: &Addresses, ca_file: Option<&Path>) -> Result<reqwest::Client, ClientError> {
+pub fn client_of(addresses: &Addresses, ca_file: Option<PathBuf>) -> Result<Arc<Clients>, ClientError> {
     let resolver = Arc::new(addresses.clone());
-    Ok(builder(ca_file)?.dns_resolver(resolver).pool_max_idle_per_host(0).build()?)
+    let setup = move |builder| setup(builder).dns_resolver(Arc::clone(&resolver)).pool_max_idle_per_host(0);
+    Clients::new(ca_file, setup).map(Arc::new)
 }
 
-fn builder(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, ClientError> {
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(client::tls(ca_file)?)
+fn setup(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder
         .connect_timeout(CONNECT_MAX)
         // What is configured is what is asked: no proxy of the environment, no redirect with the operator's token.
         .no_proxy()
-        .redirect(reqwest::redirect::Policy::none());
-    Ok(builder)
+        .redirect(reqwest::redirect::Policy::none())
 }
 
 /// A service behind this one. Cheap to clone.
@@ -65,7 +63,7 @@ fn builder(ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, ClientError
 pub struct Upstream {
     name: &'static str,
     base: Url,
-    client: reqwest::Client,
+    clients: Arc<Clients>,
     under_way: Arc<Semaphore>,
     /// A permit a byte.
     held: Arc<Semaphore>,
@@ -73,10 +71,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// The service `name` (for people) at `base`.
-    pub fn new(name: &'static str, base: Url, client: reqwest::Client) -> Self {
+    pub fn new(name: &'static str, base: Url, clients: Arc<Clients>) -> Self {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         let held = Arc::new(Semaphore::new(HELD_MAX_BYTES));
-        Self { name, base, client, under_way, held }
+        Self { name, base, clients, under_way, held }
     }
 
     /// The URL of a path, given as its segments; `None` where a segment cannot be a name.
@@ -121,7 +119,8 @@ impl Upstream {
             http.response.status_code = Empty,
         );
         let headers = span.in_scope(trace::headers);
-        let mut request = self.client.request(method, url).timeout(ANSWER_MAX).headers(headers);
+        let client = self.clients.current().await;
+        let mut request = client.request(method, url).timeout(ANSWER_MAX).headers(headers);
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -212,7 +211,67 @@ impl AsRef<[u8]> for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// A service over https that answers everybody `{}`, with a certificate for 127.0.0.1 of its own making; gives its URL
+    /// and the certificate, in PEM form.
+    fn https_service() -> (Url, String) {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let mut connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = rustls::Stream::new(&mut connection, &mut socket);
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+                    connection: close\r\n\r\n{}";
+                // Whoever does not trust the certificate goes away before.
+                if stream.read(&mut [0; 4096]).is_ok() && stream.write_all(answer).is_ok() {
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            }
+        });
+        (Url::parse(&url).unwrap(), made.cert.pem())
+    }
+
+    #[tokio::test]
+    async fn roots_in_a_file_that_changes_are_trusted() {
+        let (url, certificate) = https_service();
+        let (_, another) = https_service();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), another).unwrap();
+        let ca_file = Some(file.path().to_owned());
+        let of_all = client(ca_file.clone()).unwrap();
+        let of_one = client_of(&Addresses::default(), ca_file).unwrap();
+        let upstreams = [of_all, of_one].map(|clients| Upstream::new("the scheduler", url.clone(), clients));
+        let ask = async |upstream: &Upstream| upstream.pass(Method::GET, &["x"], &[], None, None).await;
+        for upstream in &upstreams {
+            assert!(ask(upstream).await.is_err(), "the file names another");
+        }
+        std::fs::write(file.path(), certificate).unwrap();
+        let trusted = async {
+            for upstream in &upstreams {
+                while ask(upstream).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), trusted).await.expect("the file names it now");
+    }
 
     #[test]
     fn names_cannot_change_the_path() {

@@ -27,8 +27,9 @@ const LOST_AFTER: Nanos = 3_000 * MS;
 const REPLACE: Nanos = 1_000 * MS;
 const REPLACE_REACTIONS: Nanos = 3;
 
-/// Changes of demand while the engine is away and nobody knows it yet, and the time from one to the next.
-const UNAWARE_CHANGES: u32 = 4;
+/// Rises in demand while the engine is away and nobody knows it yet, and the time from one to the next. A fall could
+/// take away just what ran there: then nothing of importance would be missed.
+const UNAWARE_RISES: u32 = 4;
 const UNAWARE_PERIOD: Duration = Duration::from_millis(600);
 
 /// Rises in demand that are answered before the engine is lost, and after it is found.
@@ -105,16 +106,10 @@ async fn ride_out(scenario: Scenario) {
     let mut walk = Walk::begin(&pool, seed).await;
     let before = walk.rises(&pool, &ALL, RISES).await;
 
-    // It has to hold something that matters.
-    let on_target = |seen: &Timeline, service: &str| {
-        seen.running(|event| event.instance == name && event.service == service).at(Nanos::MAX)
-    };
-    while on_target(&pool.timeline().unwrap(), IMPORTANT) == 0 {
-        walk.step(&pool, &ALL).await;
-    }
+    walk.gather(&pool, name).await;
     let lost = pool.lose(target, fault).await.unwrap();
-    for _ in 0..UNAWARE_CHANGES {
-        walk.change(&pool).await;
+    for _ in 0..UNAWARE_RISES {
+        walk.rise(&pool).await;
         // Not in place of a condition: the pace of demand.
         tokio::time::sleep(UNAWARE_PERIOD).await;
     }

@@ -7,7 +7,7 @@ use acceptance::timeline::{MS, Nanos, Timeline};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::BOUND;
+use crate::{BOUND, UNAWARE_RISES};
 
 /// Every instance.
 pub(crate) const ALL: [&str; 3] = INSTANCES;
@@ -30,15 +30,50 @@ impl Walk {
         walk
     }
 
+    /// Goes down to nothing and up again to as much as leaves room for the rises that nobody knows of, all of it on one instance.
+    pub(crate) async fn gather(&mut self, pool: &Pool, instance: &str) {
+        let others: Vec<&str> = ALL.into_iter().filter(|other| *other != instance).collect();
+        self.hold(pool, 0).await;
+        for other in &others {
+            pool.command(other, "cordon").await.unwrap();
+        }
+        self.hold(pool, DEMAND_MOST - UNAWARE_RISES).await;
+        for other in &others {
+            pool.command(other, "uncordon").await.unwrap();
+        }
+        let here = |seen: &Timeline| {
+            seen.running(|event| event.service == IMPORTANT && event.instance == instance).at(Nanos::MAX)
+        };
+        assert_eq!(here(&pool.timeline().unwrap()), i64::from(self.demand), "on {instance}");
+    }
+
+    /// Wants so many, and waits until they run.
+    async fn hold(&mut self, pool: &Pool, demand: u32) {
+        self.demand = demand;
+        pool.hold(demand).await.unwrap();
+        self.settled(pool, &ALL).await;
+    }
+
+    /// One step up, not waited for.
+    pub(crate) async fn rise(&mut self, pool: &Pool) {
+        assert!(self.demand < DEMAND_MOST, "there is no room for more");
+        self.demand += 1;
+        pool.hold(self.demand).await.unwrap();
+    }
+
     /// One step, not waited for; whether it was a rise.
-    pub(crate) async fn change(&mut self, pool: &Pool) -> bool {
+    async fn change(&mut self, pool: &Pool) -> bool {
         let rise = match self.demand {
             1 => true,
             DEMAND_MOST => false,
             _ => self.dice.random(),
         };
-        self.demand = if rise { self.demand + 1 } else { self.demand - 1 };
-        pool.hold(self.demand).await.unwrap();
+        if rise {
+            self.rise(pool).await;
+        } else {
+            self.demand -= 1;
+            pool.hold(self.demand).await.unwrap();
+        }
         rise
     }
 

@@ -46,6 +46,19 @@ fn child_of(pid: i64) -> Pid {
     Pid::from_raw(child).unwrap()
 }
 
+/// Starts a container with these arguments to its binary, and the directory where they look for it.
+async fn start(engine: &Engine, run: &str, image: &str, directory: &Path, arguments: &[&str]) -> String {
+    let mut body = stranger(run, image, "none");
+    body.cmd = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+    body.user = Some(format!("{}:{}", getuid().as_raw(), getgid().as_raw()));
+    let host = body.host_config.as_mut().unwrap();
+    host.binds = Some(vec![format!("{}:{MOUNTED}", directory.display())]);
+    host.readonly_rootfs = Some(true);
+    let contained = engine.create(run, body).await.unwrap();
+    engine.start(&contained).await.unwrap();
+    contained
+}
+
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !holds().await {
@@ -66,14 +79,8 @@ async fn in_a_container_too_a_stopped_scheduler_is_killed_and_the_container_ends
     let path = |name: &str| directory.path().join(name);
     std::fs::write(path("contained.toml"), config("127.0.0.1:8082", MOUNTED)).unwrap();
 
-    let mut body = stranger(&run, &image, "none");
-    body.cmd = Some(["run", "--config", &format!("{MOUNTED}/contained.toml")].map(str::to_owned).to_vec());
-    body.user = Some(format!("{}:{}", getuid().as_raw(), getgid().as_raw()));
-    let host = body.host_config.as_mut().unwrap();
-    host.binds = Some(vec![format!("{}:{MOUNTED}", directory.path().display())]);
-    host.readonly_rootfs = Some(true);
-    let contained = engine.create(&run, body).await.unwrap();
-    engine.start(&contained).await.unwrap();
+    let file = format!("{MOUNTED}/contained.toml");
+    let contained = start(&engine, &run, &image, directory.path(), &["run", "--config", &file]).await;
     let acts = |lock_file: &Path| std::fs::read_to_string(lock_file).is_ok_and(|text| text.contains("epoch"));
     until("it acts", async || acts(&path("contained.lock"))).await;
 
@@ -104,4 +111,35 @@ async fn in_a_container_too_a_stopped_scheduler_is_killed_and_the_container_ends
     engine.docker().stop_container(&contained, None).await.unwrap();
     let state = engine.inspect(&contained).await.unwrap().state.unwrap();
     assert_eq!((state.running, state.exit_code), (Some(false), Some(0)));
+}
+
+#[tokio::test]
+async fn in_a_container_too_a_stopped_drain_is_killed_and_one_that_is_told_to_ends() {
+    let engine = Engine::connect().await.unwrap();
+    let binary = Binaries::locate().await.unwrap().path("force12-scheduler");
+    let run = format!("acc-{}-drain", std::process::id());
+    let mut cleanup = Cleanup::new(&run);
+    let image = engine.import_image(binary, &run, &[]).await.unwrap();
+    cleanup.image(&image);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("contained.toml");
+    std::fs::write(&file, config("127.0.0.1:8082", MOUNTED)).unwrap();
+    let lock_file = directory.path().join("contained.lock");
+    let arguments = ["drain", &format!("{MOUNTED}/contained.toml"), "--timeout-ms", "600000"];
+    let contained = start(&engine, &run, &image, directory.path(), &arguments).await;
+    let drains = async || std::fs::read_to_string(&lock_file).is_ok_and(|text| text.contains("drain: pid"));
+    until("it drains", drains).await;
+    let first = engine.inspect(&contained).await.unwrap().state.unwrap().pid.unwrap();
+    kill_process(child_of(first), Signal::STOP).unwrap();
+    let ended = async |code: i64| {
+        let state = engine.inspect(&contained).await.unwrap().state.unwrap();
+        (state.running, state.exit_code) == (Some(false), Some(code))
+    };
+    until("the container has ended", async || ended(137).await).await;
+
+    std::fs::remove_file(&lock_file).unwrap();
+    engine.start(&contained).await.unwrap();
+    until("it drains again", drains).await;
+    engine.docker().stop_container(&contained, None).await.unwrap();
+    assert!(ended(143).await, "it has heeded SIGTERM: {:?}", engine.inspect(&contained).await.unwrap().state);
 }

@@ -342,7 +342,7 @@ async fn a_variable_that_cannot_be_followed_is_refused_with_one_line() {
         (
             "OTEL_EXPORTER_OTLP_CERTIFICATE",
             "/nowhere/ca.pem",
-            "cannot set up the http client for telemetry: /nowhere/ca.pem: cannot be read",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere/ca.pem: cannot be read",
         ),
     ] {
         let mut variables = environment("http://127.0.0.1:1".to_owned());

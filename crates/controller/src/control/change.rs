@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use driver::Driver;
 use planner::{Delta, ServiceId};
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::cluster::EngineId;
 use crate::demands::Source;
 use crate::engines::{Engine, Prepared, engine_of};
 use crate::feed::follow;
+use crate::guarded::Guarded;
 use crate::handle::{Command, CommandError, UpdateError, lock};
 use crate::limit::CallLimit;
 use crate::measure::engine_places;
@@ -131,8 +133,8 @@ impl Controller {
         let lost_after = Duration::from_millis(self.settings.lost_after_ms);
         self.lost_after.send_if_modified(|before| std::mem::replace(before, lost_after) != lost_after);
         let mut before = std::mem::take(&mut self.engines);
-        for driver in drivers {
-            let known = before.iter().find(|(_, engine)| engine.driver.name() == driver.name());
+        for given in drivers {
+            let known = before.iter().find(|(_, engine)| engine.driver.name() == given.name());
             let id = if let Some((&id, _)) = known {
                 id
             } else {
@@ -140,8 +142,9 @@ impl Controller {
                 EngineId(self.engines_started)
             };
             let engine = match before.remove(&id) {
-                Some(engine) if Arc::ptr_eq(&engine.driver, &driver) => engine,
+                Some(engine) if Arc::ptr_eq(&engine.given, &given) => engine,
                 mut known => {
+                    let driver: Arc<dyn Driver> = Arc::new(Guarded(Arc::clone(&given)));
                     // What is known of the engine holds until it answers the new driver.
                     let report = known.as_ref().map(|known| known.report.clone()).unwrap_or_default();
                     let mut limit = CallLimit::new(driver.parallel_calls());
@@ -161,7 +164,7 @@ impl Controller {
                         self.lost_after.subscribe(),
                         random,
                     ));
-                    Engine { driver, post, report, task, preparations: BTreeMap::new(), limit, places }
+                    Engine { given, driver, post, report, task, preparations: BTreeMap::new(), limit, places }
                 }
             };
             self.engines.insert(id, engine);

@@ -164,8 +164,8 @@ impl Controller {
     ///
     /// # Panics
     ///
-    /// If a driver or a transport panics while it observes, prepares or fetches: the loop would be blind from then
-    /// on. Started again, it goes on from what the engines say.
+    /// If a task of its own does that observes, prepares or fetches: the loop would be blind from then on. Started
+    /// again, it goes on from what the engines say. A panic of a driver or a transport is a call that has failed.
     pub async fn run(mut self) {
         let engines = std::mem::take(&mut self.given);
         self.use_engines(engines);

@@ -236,7 +236,7 @@ impl Controller {
                 let Some(prepared) = engine.preparations.get(generation) else { continue };
                 match &*lock(&prepared.post) {
                     Preparation::Ready => {}
-                    Preparation::UnderWay { pull, .. } => first.push((engine.driver.name(), pull.clone())),
+                    Preparation::UnderWay { stage, .. } => first.push((engine.driver.name(), stage.clone())),
                     Preparation::Failed { code, reason, .. } => failed = Some(Wait::failed(code, reason)),
                 }
             }

@@ -302,6 +302,9 @@ impl<'a> Play<'a> {
                 let usual_ms = self.script.engines[engine].event_delay_most_ms;
                 self.engines[engine].set_event_delay_ms(0..=if begins { most_ms } else { usual_ms });
             }
+            What::EventsBreak { engine, every_ms, .. } => {
+                self.engines[engine].set_events_break_every_ms(begins.then_some(every_ms));
+            }
             What::EventsRepeated { engine, times } => {
                 for time in 0..times {
                     let event = if time % 2 == 0 { Event::Changed } else { Event::Gap };

@@ -114,6 +114,12 @@ pub enum What {
         engine: usize,
         times: u32,
     },
+    /// The stream ends again and again, soon after it is established.
+    EventsBreak {
+        engine: usize,
+        every_ms: u64,
+        for_ms: u64,
+    },
     Call {
         engine: usize,
         call: Call,
@@ -216,9 +222,11 @@ impl What {
             Self::Outage { how: Outage::Silent, .. } => "engine unreachable",
             Self::Outage { how: Outage::Stopped, .. } => "engine stopped",
             Self::EventsCut { .. } => "events cut",
+            Self::EventsLost { per_mille: 1_000, .. } => "events silent",
             Self::EventsLost { .. } => "events lost",
             Self::EventsLate { .. } => "events late, out of order",
             Self::EventsRepeated { .. } => "events repeated",
+            Self::EventsBreak { .. } => "events break again and again",
             Self::Call { kind: FaultKind::Refused, .. } => "call refused",
             Self::Call { kind: FaultKind::Rejected { .. }, .. } => "call rejected",
             Self::Call { kind: FaultKind::AnswerLost, .. } => "call done, answer lost",
@@ -260,6 +268,7 @@ impl What {
             | Self::EventsCut { for_ms, .. }
             | Self::EventsLost { for_ms, .. }
             | Self::EventsLate { for_ms, .. }
+            | Self::EventsBreak { for_ms, .. }
             | Self::Rates { for_ms, .. }
             | Self::Crashes { for_ms, .. }
             | Self::CannotStart { for_ms, .. }
@@ -323,9 +332,16 @@ impl Script {
                 What::Outage { engine, how, for_ms }
             }
             38..40 => What::EventsCut { engine, for_ms },
-            40..42 => What::EventsLost { engine, per_mille: dice.random_range(100..=1_000), for_ms },
+            40..42 => {
+                // One draw for both, here and below: the histories of known seeds stay what they are.
+                let drawn = dice.random_range(100..=1_000);
+                What::EventsLost { engine, per_mille: if drawn < 500 { 1_000 } else { drawn }, for_ms }
+            }
             42..43 => What::EventsLate { engine, most_ms: dice.random_range(10..=3_000), for_ms },
-            43..44 => What::EventsRepeated { engine, times: dice.random_range(1..=20) },
+            43..44 => match dice.random_range(1..=20) {
+                times @ 1..=10 => What::EventsRepeated { engine, times },
+                drawn => What::EventsBreak { engine, every_ms: u64::from(drawn - 10).pow(3) * 2, for_ms },
+            },
             44..56 => {
                 let calls = [
                     Call::Observe,

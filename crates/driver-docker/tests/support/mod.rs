@@ -20,14 +20,17 @@ use bollard::query_parameters::{
     StartContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
-use driver::{ContainerId, ContainerSpec, Driver, Observation, Start};
+use driver::{ContainerId, ContainerSpec, Driver, Event, Observation, Start};
 use driver_docker::{DockerConfig, DockerDriver, DockerInstance, EngineAddress, Limits, Registries};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use planner::Resources;
+use tokio::time::timeout;
 
 pub(crate) use certificates::{Authority, Pair, Validity};
 pub(crate) use fixture::DockerFixture;
 pub(crate) use image::{build_image, build_image_of, workload_image};
-pub(crate) use proxy::{Mode, Proxy};
+pub(crate) use proxy::{Mode, Proxy, Telling};
 pub(crate) use registry::{PASSWORD, Registry, USERNAME, forget};
 pub(crate) use tls_engine::TlsEngine;
 
@@ -180,6 +183,19 @@ pub(crate) fn start_of(ordinal: u32, spec: ContainerSpec) -> Start {
 
 pub(crate) async fn running(driver: &DockerDriver, ordinal: u32) -> ContainerId {
     driver.start(&start_of(ordinal, workload(&[])), None).await.expect("it starts").id
+}
+
+/// A driver that reaches the engine through the proxy, and soon gives up.
+pub(crate) fn driver_through(proxy: &Proxy, cluster: &Cluster) -> DockerDriver {
+    let mut config = cluster.config();
+    config.engine = proxy.address();
+    config.limits = Limits { observe_ms: 500, change_ms: 10_000, ..Limits::default() };
+    DockerDriver::new(config)
+}
+
+/// The next event.
+pub(crate) async fn next(events: &mut BoxStream<'static, Event>) -> Event {
+    timeout(PATIENCE, events.next()).await.expect("an event comes").expect("the stream goes on")
 }
 
 pub(crate) async fn observe(driver: &DockerDriver) -> Observation {

@@ -1,11 +1,12 @@
 //! A way to the engine on which every request is written down, and which can be made to fail.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use driver_docker::EngineAddress;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -23,6 +24,25 @@ pub(crate) enum Mode {
     Drop,
     /// It is passed on, and the connection is closed before the answer.
     DropAnswer,
+    /// It is passed on; but what the engine tells of events comes like this.
+    Events(Telling),
+}
+
+/// What becomes of a stream of events, once the engine has accepted the request for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// It stays open, and nothing comes.
+    Nothing,
+    /// This comes in place of events, and then nothing more.
+    Instead(&'static [u8]),
+    /// This comes in place of events, and then it ends.
+    Last(&'static [u8]),
+    /// A line comes that has no end.
+    Endless,
+    /// After each event all that came before come again, the newest first.
+    Again,
+    /// Of each two events the second comes first.
+    Swapped,
 }
 
 /// Listens on a socket of its own for as long as it lives.
@@ -40,6 +60,8 @@ struct Shared {
     connections: Mutex<JoinSet<()>>,
     /// Connections that change something: now, and at most.
     changing: Mutex<(usize, usize)>,
+    /// Bytes of lines without an end that have been taken.
+    endless_bytes: AtomicUsize,
     arrived: Notify,
 }
 
@@ -53,6 +75,7 @@ impl Proxy {
             requests: Mutex::default(),
             connections: Mutex::default(),
             changing: Mutex::default(),
+            endless_bytes: AtomicUsize::new(0),
             arrived: Notify::new(),
         });
         let accepting = tokio::spawn({
@@ -84,6 +107,11 @@ impl Proxy {
     /// The most creates and starts that were under way at once.
     pub(crate) fn most_changes_at_once(&self) -> usize {
         self.shared.changing.lock().expect("no poison").1
+    }
+
+    /// How many bytes of lines without an end have been taken.
+    pub(crate) fn endless_bytes(&self) -> usize {
+        self.shared.endless_bytes.load(Ordering::Relaxed)
     }
 
     /// Ends when there are as many requests whose first line contains `text`.
@@ -118,6 +146,7 @@ async fn serve(mut client: UnixStream, shared: Arc<Shared>) {
     request.truncate(length);
     let line =
         String::from_utf8_lossy(request.split(|&byte| byte == b'\r').next().unwrap_or_default()).into_owned();
+    let asks_for_events = line.contains("/events?");
     let changing = (line.contains("/create?") || line.contains("/start")).then(|| Changing::new(&shared));
     shared.requests.lock().expect("no poison").push((came, line));
     shared.arrived.notify_waiters();
@@ -125,16 +154,71 @@ async fn serve(mut client: UnixStream, shared: Arc<Shared>) {
     match mode {
         Mode::Hang => std::future::pending().await,
         Mode::Drop => {}
-        Mode::Forward | Mode::DropAnswer => {
+        Mode::Events(telling) if asks_for_events => {
+            // Whoever asks may be gone at any time.
+            let _ = tell(client, &request, telling, &shared.endless_bytes).await;
+        }
+        Mode::Forward | Mode::DropAnswer | Mode::Events(_) => {
             let mut engine = UnixStream::connect(SOCKET).await.expect("the engine listens");
             engine.write_all(&request).await.expect("the engine reads");
             // The engine's first byte says that it is done.
             let mut answer = vec![0; 64 * 1024];
             let Ok(length) = engine.read(&mut answer).await else { return };
             drop(changing);
-            if mode == Mode::Forward && client.write_all(&answer[..length]).await.is_ok() {
+            if mode != Mode::DropAnswer && client.write_all(&answer[..length]).await.is_ok() {
                 let _ = copy_bidirectional(&mut client, &mut engine).await;
             }
+        }
+    }
+}
+
+/// Asks the engine for events, and passes them on like this.
+async fn tell(
+    mut client: UnixStream,
+    request: &[u8],
+    telling: Telling,
+    endless_bytes: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut engine = BufReader::new(UnixStream::connect(SOCKET).await?);
+    // In an answer to HTTP/1.0 are the events and nothing else.
+    let request = String::from_utf8_lossy(request).replacen("HTTP/1.1", "HTTP/1.0", 1);
+    engine.write_all(request.as_bytes()).await?;
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        engine.read_line(&mut line).await?;
+        client.write_all(line.as_bytes()).await?;
+    }
+    match telling {
+        Telling::Nothing => std::future::pending().await,
+        Telling::Instead(bytes) => {
+            client.write_all(bytes).await?;
+            std::future::pending().await
+        }
+        Telling::Last(bytes) => client.write_all(bytes).await,
+        Telling::Endless => {
+            const PART: &[u8] = &[b' '; 16 * 1024];
+            loop {
+                endless_bytes.fetch_add(client.write(PART).await?, Ordering::Relaxed);
+            }
+        }
+        Telling::Again => {
+            let mut events = engine.lines();
+            let mut told = Vec::new();
+            while let Some(event) = events.next_line().await? {
+                told.push(format!("{event}\n"));
+                for event in told.iter().rev() {
+                    client.write_all(event.as_bytes()).await?;
+                }
+            }
+            Ok(())
+        }
+        Telling::Swapped => {
+            let mut events = engine.lines();
+            while let (Some(first), Some(second)) = (events.next_line().await?, events.next_line().await?) {
+                client.write_all(format!("{second}\n{first}\n").as_bytes()).await?;
+            }
+            Ok(())
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use driver::{
     Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Observation, ObservedContainer,
-    ObservedInstance, Outcome, PullPolicy, PullProgress, Start, Started, StopOptions,
+    ObservedInstance, Outcome, PullProgress, Start, Started, StopOptions,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -355,9 +355,9 @@ impl Driver for SimDriver {
 
     async fn prepare(&self, spec: &ContainerSpec) -> Result<(), DriverError> {
         let client = &self.client;
-        if spec.pull != PullPolicy::Never {
-            client.unless_killed(requests::pull(client.engine.clone(), &spec.image)).await;
-        }
+        let pull = requests::pull(client.engine.clone(), &spec.image, spec.pull);
+        let pulled = client.unless_killed(pull).await;
+        pulled.map_err(|refused| client.rejected(Call::Prepare, refused))?;
         let about = About { call: Call::Prepare, subject: &spec.image, labelled: Labelled::default() };
         let work = |engine, latency| requests::prepare(engine, latency, spec.image.clone());
         client.unless_killed(client.request(about, client.limit(), work)).await

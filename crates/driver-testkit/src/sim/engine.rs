@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultRates, Outage};
 use super::hand::Hand;
 use super::history::{Actor, Happening, Labels, Subject};
 use super::image::Behaviour;
-use super::pull::Pull;
+use super::pull::{End, Pull};
 use super::world::{SimContainer, World};
 use super::{SimConfig, container_name};
 
@@ -118,10 +118,15 @@ impl SimEngine {
         };
     }
 
-    /// A registry has an image that the engine does not have: whoever prepares it with a policy that pulls has it here,
-    /// `takes` after that.
+    /// A registry has an image that the engine does not have, or has another one of: whoever pulls it has it here, `takes`
+    /// after that.
     pub fn set_pull(&self, image: impl Into<String>, takes: Duration, behaviour: Behaviour) {
-        self.world().pulls.insert(image.into(), Pull { takes, behaviour, begun: None });
+        self.world().pulls.insert(image.into(), Pull { takes, end: End::Comes(behaviour), begun: None });
+    }
+
+    /// A registry has nothing to give: each pull of the image makes no progress, and fails with this code after `takes`.
+    pub fn set_failing_pull(&self, image: impl Into<String>, takes: Duration, code: &'static str) {
+        self.world().pulls.insert(image.into(), Pull { takes, end: End::Fails(code), begun: None });
     }
 
     /// Something goes wrong with the next calls that match.
@@ -163,6 +168,24 @@ impl SimEngine {
         self.act(|world| {
             world.events_cut = cut;
             world.tell_gap();
+        });
+    }
+
+    /// From now on the stream of events breaks off and is established anew again and again, so many milliseconds apart,
+    /// and nothing but the gap is ever told; or (with `None`) it lasts.
+    pub fn set_events_break_every_ms(&self, every_ms: Option<u64>) {
+        self.world().events_break_every_ms = every_ms;
+        self.set_events_cut(every_ms.is_some());
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let every_ms = || engine.world().events_break_every_ms;
+            while let Some(every_ms_now) = every_ms() {
+                tokio::time::sleep(Duration::from_millis(every_ms_now.max(1))).await;
+                if every_ms().is_some() {
+                    engine.set_events_cut(false);
+                    engine.set_events_cut(true);
+                }
+            }
         });
     }
 

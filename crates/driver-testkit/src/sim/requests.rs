@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver::{ContainerId, Generation, Health, Outcome};
+use driver::{ContainerId, Generation, Health, Outcome, PullPolicy};
 use planner::Phase;
 use tokio::time::{Instant, sleep};
 
 use super::engine::SimEngine;
 use super::history::{Actor, Happening, Subject};
+use super::pull::End;
 use super::world::SimContainer;
 
 /// The engine refuses a request, and says why.
@@ -43,18 +44,32 @@ fn not_found(id: &ContainerId) -> Refused {
 }
 
 /// Pulls an image that is missing and that a registry has. It takes as long as it takes.
-pub(super) async fn pull(engine: SimEngine, image: &str) {
+pub(super) async fn pull(engine: SimEngine, image: &str, policy: PullPolicy) -> Result<(), Refused> {
     let takes = {
         let mut world = engine.world();
-        let has_it = world.images.contains_key(image);
-        let Some(pull) = world.pulls.get_mut(image).filter(|_| !has_it) else { return };
+        let asks = match policy {
+            PullPolicy::Never => false,
+            PullPolicy::Missing => !world.images.contains_key(image),
+            PullPolicy::Always => true,
+        };
+        let Some(pull) = world.pulls.get_mut(image).filter(|_| asks) else { return Ok(()) };
         pull.begun = Some(Instant::now());
         pull.takes
     };
     sleep(takes).await;
     let mut world = engine.world();
-    if let Some(pull) = world.pulls.remove(image) {
-        world.images.insert(image.to_owned(), pull.behaviour);
+    let end = world.pulls.get_mut(image).map(|pull| {
+        pull.begun = None;
+        pull.end.clone()
+    });
+    match end {
+        Some(End::Comes(behaviour)) => {
+            world.pulls.remove(image);
+            world.images.insert(image.to_owned(), behaviour);
+            Ok(())
+        }
+        Some(End::Fails(code)) => Err(refused(code, format!("image {image} cannot be pulled"))),
+        None => Ok(()),
     }
 }
 

@@ -224,6 +224,25 @@ async fn events_may_be_lost_without_a_gap_and_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_again_and_again_tells_of_gaps_alone() {
+    let engine = engine(SimConfig::default());
+    let driver = engine.driver("demo");
+    let mut events = driver.events();
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
+    engine.set_events_break_every_ms(Some(250));
+    let begun = Instant::now();
+    run(&driver, "web", 0).await;
+    for _ in 0..8 {
+        assert_eq!(told(&mut events).await, Some(Event::Gap));
+    }
+    assert_eq!(begun.elapsed().as_millis(), 2_000);
+    engine.set_events_break_every_ms(None);
+    assert_eq!(told(&mut events).await, Some(Event::Gap));
+    run(&driver, "web", 1).await;
+    assert_eq!(told(&mut events).await, Some(Event::Changed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_engines_time_of_day_may_jump() {
     let engine = engine(SimConfig::default());
     let before_ms = engine.clock_ms();

@@ -187,8 +187,8 @@ pub struct ServiceTable {
     pub image: String,
     /// Whether the engine pulls the image, ahead of need and never in a start: `never`, `missing` (default: if it is not
     /// there), or `always` (when the scheduler starts, and when this service's containers or this key are changed; if that
-    /// fails, what is there will do). A new image under the same name replaces no container that runs; new ones are made
-    /// of it.
+    /// fails, or brings nothing for 10 seconds, what is there will do until it has succeeded). A new image under the same
+    /// name replaces no container that runs; new ones are made of it.
     #[serde(default)]
     pub pull: PullWord,
     /// The command, one word an item. Default: the image's own.

@@ -1,7 +1,13 @@
 //! The configuration: text in, [`Settings`] out, or everything that is wrong with it.
 
 mod file;
+mod instances;
+mod registries;
+mod rules;
+mod services;
 mod settings;
+mod sources;
+mod spec;
 
 use std::path::Path;
 

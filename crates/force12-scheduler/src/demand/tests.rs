@@ -135,6 +135,11 @@ async fn what_is_not_an_answer_says_so_with_the_url() {
             ResponseTemplate::new(302).insert_header("location", "http://elsewhere/"),
             "to http://elsewhere/; redirects are not followed",
         ),
+        (
+            ResponseTemplate::new(302)
+                .insert_header("location", "//user:hunter2@elsewhere/?key=hunter2#hunter2"),
+            "to http://elsewhere/?…; redirects are not followed",
+        ),
     ];
     for (answer, expected) in cases {
         let words = ask(answer).await.unwrap_err();
@@ -142,6 +147,21 @@ async fn what_is_not_an_answer_says_so_with_the_url() {
             words.starts_with("http://127.0.0.1:") && words.contains(expected),
             "{expected:?} in {words:?}"
         );
+        assert!(!words.contains("hunter2"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_url_carries_beside_its_place_is_not_shown() {
+    let secret = "http://127.0.0.1:1/v1/demand?key=hunter2";
+    let error = transport(secret).fetch(FetchRequest::default()).await.unwrap_err();
+    assert!(error.0.starts_with("http://127.0.0.1:1/v1/demand?…: cannot connect: "), "{error}");
+    for (url, shown) in [
+        (secret, "http://127.0.0.1:1/v1/demand?…"),
+        ("https://user:hunter2@h/a%20b?#c", "https://h/a%20b?…"),
+        ("http://h", "http://h/"),
+    ] {
+        assert_eq!(url_in_words(&url.parse().unwrap()), shown);
     }
 }
 

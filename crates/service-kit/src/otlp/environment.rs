@@ -2,7 +2,7 @@
 //! those that the SDK reads by itself ([`SDK_READS`]) it then reads again.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,10 +17,9 @@ const MS_MAX: u64 = 86_400_000;
 const SPANS_MAX: u64 = 65_536;
 
 /// Whole numbers that the SDK reads: the variable, and the largest value.
-const SDK_READS: [(&str, u64); 5] = [
+const SDK_READS: [(&str, u64); 4] = [
     ("OTEL_METRIC_EXPORT_INTERVAL", MS_MAX),
     ("OTEL_BSP_SCHEDULE_DELAY", MS_MAX),
-    ("OTEL_BSP_EXPORT_TIMEOUT", MS_MAX),
     ("OTEL_BSP_MAX_QUEUE_SIZE", SPANS_MAX),
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", SPANS_MAX),
 ];
@@ -39,7 +38,21 @@ pub(crate) struct Target {
     /// For one request and its retries together.
     pub(crate) timeout: Duration,
     /// Certificates (PEM) that are trusted beside the public authorities.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<CaFile>,
+}
+
+impl Target {
+    pub(crate) fn ca_path(&self) -> Option<&Path> {
+        self.ca_file.as_ref().map(|file| file.path.as_path())
+    }
+}
+
+/// A file of certificates.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CaFile {
+    /// Which one names it.
+    pub(crate) variable: String,
+    pub(crate) path: PathBuf,
 }
 
 /// A variable that cannot be followed. Its text never holds the value of headers, or of a URL: they may hold secrets.
@@ -85,7 +98,14 @@ pub(crate) fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<Wanted, 
     if off {
         return Ok(Wanted { traces: None, metrics: None });
     }
-    let wanted = Wanted { traces: target(&variables, "TRACES")?, metrics: target(&variables, "METRICS")? };
+    let mut wanted =
+        Wanted { traces: target(&variables, "TRACES")?, metrics: target(&variables, "METRICS")? };
+    if let Some(traces) = &mut wanted.traces
+        && let Some(ms) = variables.number("OTEL_BSP_EXPORT_TIMEOUT", MS_MAX)?
+    {
+        // The SDK's processor, which is to keep it, does not.
+        traces.timeout = traces.timeout.min(Duration::from_millis(ms));
+    }
     if wanted.traces.is_some() || wanted.metrics.is_some() {
         resource(&variables)?;
         sampler(&variables)?;
@@ -142,7 +162,9 @@ fn target(variables: &Variables<'_>, signal: &str) -> Result<Option<Target>, Var
         Some((name, value)) => Duration::from_millis(number(&name, &value, MS_MAX)?),
         None => TIMEOUT_DEFAULT,
     };
-    let ca_file = variables.of_signal(signal, "CERTIFICATE")?.map(|(_, path)| path.into());
+    let ca_file = variables
+        .of_signal(signal, "CERTIFICATE")?
+        .map(|(variable, path)| CaFile { variable, path: path.into() });
     Ok(Some(Target { endpoint, timeout, ca_file }))
 }
 
@@ -375,6 +397,16 @@ mod tests {
         );
         let key = [BASE, ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem")];
         assert!(reads(&key).unwrap_err().starts_with("OTEL_EXPORTER_OTLP_CLIENT_KEY is not followed here"));
+    }
+
+    #[test]
+    fn an_export_of_spans_takes_no_longer_than_the_shorter_of_two_bounds() {
+        let timeouts = |ms| {
+            let wanted = reads(&[BASE, ("OTEL_BSP_EXPORT_TIMEOUT", ms)]).unwrap();
+            [wanted.traces, wanted.metrics].map(|target| target.unwrap().timeout)
+        };
+        assert_eq!(timeouts("2500"), [Duration::from_millis(2_500), TIMEOUT_DEFAULT]);
+        assert_eq!(timeouts("60000"), [TIMEOUT_DEFAULT; 2]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracerPro
 
 use crate::client::{self, ClientError};
 use crate::metrics::SECONDS_BUCKETS;
-use environment::{VariableError, Wanted};
+use environment::{CaFile, Target, VariableError, Wanted};
 use sender::Sender;
 
 /// How long the end of the service waits for what is still to be exported.
@@ -34,19 +34,37 @@ pub enum OtlpError {
     /// A variable cannot be followed.
     #[error(transparent)]
     Variable(#[from] VariableError),
+    /// The certificates that a variable names cannot be used.
+    #[error("{variable}: {source}")]
+    CaFile {
+        /// The variable.
+        variable: String,
+        /// Why not.
+        source: ClientError,
+    },
     /// The client cannot be built.
     #[error("cannot set up the http client for telemetry: {0}")]
-    Client(#[from] ClientError),
+    Client(ClientError),
     /// An exporter cannot be built.
     #[error("cannot set up the export of telemetry: {0}")]
     Exporter(#[from] ExporterBuildError),
+}
+
+impl OtlpError {
+    /// Why there is no client for `target`.
+    fn of_client(target: &Target, source: ClientError) -> Self {
+        match &target.ca_file {
+            Some(CaFile { variable, .. }) => Self::CaFile { variable: variable.clone(), source },
+            None => Self::Client(source),
+        }
+    }
 }
 
 /// Fails if what the environment asks for cannot be exported; exports nothing, and starts no thread.
 pub(crate) fn check() -> Result<(), OtlpError> {
     let Wanted { traces, metrics } = environment::read(&|name| env::var_os(name))?;
     for target in [traces, metrics].into_iter().flatten() {
-        client::tls(target.ca_file.as_deref())?;
+        client::tls(target.ca_path()).map_err(|error| OtlpError::of_client(&target, error))?;
     }
     Ok(())
 }
@@ -74,7 +92,7 @@ impl Exporters {
         if let Some(target) = &wanted.traces {
             let exporter = opentelemetry_otlp::SpanExporter::builder()
                 .with_http()
-                .with_http_client(Sender::new("traces", target)?)
+                .with_http_client(sender("traces", target)?)
                 .with_endpoint(target.endpoint.as_str())
                 .with_timeout(target.timeout)
                 .with_protocol(Protocol::HttpBinary)
@@ -86,7 +104,7 @@ impl Exporters {
         if let Some(target) = &wanted.metrics {
             let exporter = opentelemetry_otlp::MetricExporter::builder()
                 .with_http()
-                .with_http_client(Sender::new("metrics", target)?)
+                .with_http_client(sender("metrics", target)?)
                 .with_endpoint(target.endpoint.as_str())
                 .with_timeout(target.timeout)
                 .with_protocol(Protocol::HttpBinary)
@@ -99,6 +117,10 @@ impl Exporters {
         }
         Ok(exporters)
     }
+}
+
+fn sender(signal: &'static str, target: &Target) -> Result<Sender, OtlpError> {
+    Sender::new(signal, target).map_err(|error| OtlpError::of_client(target, error))
 }
 
 impl Drop for Exporters {

@@ -56,7 +56,7 @@ struct Trouble {
 
 impl Sender {
     pub(crate) fn new(signal: &'static str, target: &Target) -> Result<Self, ClientError> {
-        let client = client(target.ca_file.as_deref())?;
+        let client = client(target.ca_path())?;
         let origin = target.endpoint.origin().ascii_serialization();
         Ok(Self { client, signal, origin, timeout: target.timeout, trouble: Mutex::default() })
     }

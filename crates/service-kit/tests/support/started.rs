@@ -110,7 +110,7 @@ impl Service {
             (token("empty", "\n", 0o600), "the token is empty; make one with: openssl rand -hex 32"),
             (token("short", "0123456789", 0o600), "the token has 10 characters, it must have 16 to 512"),
             (token("long", &"x".repeat(513), 0o600), "the token has 513 characters"),
-            (token("huge", &"x".repeat(100_000), 0o600), "it must have 16 to 512"),
+            (token("huge", &"x".repeat(100_000), 0o600), "has more than 4096 bytes"),
             (token("two", &format!("{good} {good}"), 0o600), "the token holds white space"),
             (token("open", good, 0o644), "too many have access (mode 644); run: chmod 600"),
         ] {
