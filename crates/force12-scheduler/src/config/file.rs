@@ -223,7 +223,8 @@ pub struct ServiceTable {
     /// messages. Default false.
     #[serde(default)]
     pub freezable: bool,
-    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. 0 to 1,000; default 0.
+    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. With `on_preempt = "freeze"` what
+    /// a fall in demand leaves over is kept frozen too. 0 to 1,000; default 0.
     #[serde(default)]
     pub standby: u32,
     /// Which instance a new container prefers: the one with the fewest of the service (`spread`, default), or
