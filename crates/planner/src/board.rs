@@ -7,7 +7,7 @@
 
 use crate::model::{Container, InstanceId, Millis, OnPreempt, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Arrival, Fate, Group, Spots};
+use crate::spot::{Arrival, Fate, Going, Group, Spots};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::tally::{Counted, Tally, is_unproven};
@@ -127,10 +127,7 @@ impl<'a> Board<'a> {
         let request = self.request(service);
         let Fate::Stays(standing) = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Goes { reason, freeze };
-        if matches!(reason, StopReason::Preempted { .. }) {
-            spot.preempted.add(position, container);
-        }
+        spot.send(Going { position, reason, freeze }, container);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.minus(gives);
@@ -155,8 +152,7 @@ impl<'a> Board<'a> {
         let standing = if container.phase == Phase::Frozen { Standing::Frozen } else { Standing::Settled };
         let Fate::Goes { freeze, .. } = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Stays(standing);
-        spot.preempted.take(position);
+        spot.keep(position, standing);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.plus(gives);
@@ -176,13 +172,10 @@ impl<'a> Board<'a> {
     /// Another reason for a container to give up its room.
     pub(crate) fn retell(&mut self, instance: InstanceId, position: usize, because: StopReason) {
         let container = self.container(instance, position);
+        let Some(going) = self.spots[instance.index()].going_at(position) else { return };
         let spot = &mut self.spots[instance.index()];
-        let Fate::Goes { reason, .. } = &mut spot.fates[position] else { return };
-        *reason = because;
-        spot.preempted.take(position);
-        if matches!(because, StopReason::Preempted { .. }) {
-            spot.preempted.add(position, container);
-        }
+        spot.keep(position, Standing::Settled);
+        spot.send(Going { reason: because, ..going }, container);
     }
 
     /// Decides that a container of `service` arrives: a new one, or a frozen one that is resumed.

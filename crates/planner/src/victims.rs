@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use crate::board::Board;
 use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Fate, Frozen, Group, Whose};
+use crate::spot::{Fate, Frozen, Going, Group, Whose};
 use crate::standing::Standing;
 
 /// For whom room is made.
@@ -166,7 +166,7 @@ impl Board<'_> {
     /// went before gave as much as it does, all of them are needed still.
     fn next_in_line(&self, instance: InstanceId, needs: Resources, claimant: &Claimant) -> Next {
         let spot = &self.spots[instance.index()];
-        let before = match spot.preempted.of {
+        let before = match spot.whose_are_preempted() {
             Whose::Nobodys => None,
             Whose::One(service) => Some(self.state.service(service)),
             Whose::Several => return Next::Unclear,
@@ -184,7 +184,7 @@ impl Board<'_> {
             if group.has_faults || self.freezes(group.service) {
                 return Next::Unclear;
             }
-            let undecided = |&at: &usize| spot.fates[at] == Fate::Stays(Standing::Settled);
+            let undecided = |&at: &usize| matches!(spot.fates[at], Fate::Stays(Standing::Settled));
             let Some(mut line) = self.in_line(instance, group) else { return Next::Unclear };
             let Some(position) = line.find(undecided) else { continue };
             let container = self.container(instance, position);
@@ -356,14 +356,11 @@ impl Board<'_> {
     /// claimant: with its own room to make, they may turn out not to be needed.
     fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Victim> {
         let spot = &self.spots[instance.index()];
-        spot.preempted
-            .positions
-            .iter()
-            .filter_map(|&position| match spot.fates[position] {
-                Fate::Goes { freeze, .. } => {
-                    Some(Victim { who: Who::Container(position), freeze, surplus: false })
-                }
-                _ => None,
+        spot.preempted()
+            .map(|&Going { position, freeze, .. }| Victim {
+                who: Who::Container(position),
+                freeze,
+                surplus: false,
             })
             .filter(|victim| {
                 self.state.service(self.service_of(instance, victim.who)).priority > claimant.priority
@@ -423,9 +420,7 @@ impl Board<'_> {
                     (true, true)
                 }
                 Fate::Stays(Standing::Busy | Standing::Waiting | Standing::Frozen) => (claimant.relief, true),
-                Fate::Goes { reason: StopReason::Preempted { .. }, .. } => {
-                    (service.priority > claimant.priority, false)
-                }
+                Fate::Goes { preempted: true, .. } => (service.priority > claimant.priority, false),
                 _ => (false, false),
             };
             let work_ms = self.work_ms(container);
