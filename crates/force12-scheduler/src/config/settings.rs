@@ -10,13 +10,15 @@ use std::time::Duration;
 use controller::{DemandKey, Ready, ServiceSettings, SourceSettings};
 use driver::{ContainerSpec, Healthcheck, LogOptions, PullPolicy};
 use driver_docker::{EngineAddress, Limits, Password, Registries, RegistryLogin, Secret, TlsFiles};
-use planner::{Instance, InstanceState, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
+use planner::{
+    Instance, InstanceState, OnPreempt, OnStale, Overlap, Placement, Resources, Service, ServiceKind,
+};
 use reqwest::Url;
 use service_kit::auth;
 
 use super::file::{
     ConfigFile, DemandSourceTable, InstanceStateWord, InstanceTable, OnPreemptWord, OnStaleValue,
-    PlacementWord, PullWord, ReadyWord, RegistryTable, ServiceTable,
+    OverlapWord, PlacementWord, PullWord, ReadyWord, RegistryTable, ServiceTable,
 };
 use super::{Environment, Place, Problems};
 
@@ -359,6 +361,7 @@ fn instances(
             if let Some(frozen_max) = table.frozen_max {
                 range(frozen_max.into(), 0..=10_000, &place.key("frozen_max"), problems);
             }
+            range(table.evict_after_ms, 0..=DAY_MS, &place.key("evict_after_ms"), problems);
             if let (Some(frozen), Some(memory)) = (table.frozen_memory_mib, table.capacity.memory_mib)
                 && frozen > memory
             {
@@ -383,6 +386,7 @@ fn instances(
                 },
                 frozen_max: table.frozen_max.unwrap_or(u32::MAX),
                 frozen_memory_mib: table.frozen_memory_mib.unwrap_or(Resources::UNLIMITED),
+                evict_after_ms: table.evict_after_ms,
             }
         })
         .collect();
@@ -494,6 +498,7 @@ fn services(
             ServiceSettings {
                 service: service(&table, source_stale_ms),
                 spec: Arc::new(spec),
+                freeze_or_stop: table.on_preempt == OnPreemptWord::FreezeOrStop,
                 ready: ready(&table, &place, problems),
                 demand: table.demand.map(|demand| DemandKey { source: demand.source, key: demand.key }),
             }
@@ -516,7 +521,11 @@ fn service(table: &ServiceTable, source_stale_ms: &BTreeMap<String, u64>) -> Ser
         max: table.max.unwrap_or(defaults.max),
         on_preempt: match table.on_preempt {
             OnPreemptWord::Stop => OnPreempt::Stop,
-            OnPreemptWord::Freeze => OnPreempt::Freeze,
+            OnPreemptWord::Freeze | OnPreemptWord::FreezeOrStop => OnPreempt::Freeze,
+        },
+        overlap: match table.overlap {
+            OverlapWord::Never => Overlap::Never,
+            OverlapWord::Swap => Overlap::Swap,
         },
         standby_per_instance: table.standby,
         placement: match table.placement {
@@ -692,7 +701,7 @@ fn ready(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) -> Re
 }
 
 fn freezing(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) {
-    if table.on_preempt == OnPreemptWord::Freeze && !table.freezable {
+    if table.on_preempt != OnPreemptWord::Stop && !table.freezable {
         problems.error(
             &place.key("on_preempt"),
             "freeze needs freezable = true, said by whoever knows that the work survives a pause; or use \"stop\""
