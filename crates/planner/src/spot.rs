@@ -133,8 +133,8 @@ pub(crate) struct Group {
 pub(crate) enum Whose {
     #[default]
     Nobodys,
-    /// All of one service, and running.
-    One(ServiceId),
+    /// All of one service, running, and all of them frozen for it or none.
+    One(ServiceId, bool),
     Several,
 }
 
@@ -371,7 +371,7 @@ impl Spot {
         self.going.push(going);
         if preempted {
             let frozen = container.phase == Phase::Frozen;
-            let its = if frozen { Whose::Several } else { Whose::One(container.key.service) };
+            let its = if frozen { Whose::Several } else { Whose::One(container.key.service, going.freeze) };
             let alike = self.preempted == Whose::Nobodys || self.preempted == its;
             self.preempted = if alike { its } else { Whose::Several };
         }
