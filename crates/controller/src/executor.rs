@@ -37,6 +37,12 @@ pub(crate) enum Work {
         id: ContainerId,
         options: StopOptions,
     },
+    /// Stops it when all of `after` have left their room.
+    Evict {
+        id: ContainerId,
+        options: StopOptions,
+        after: After,
+    },
     Freeze {
         id: ContainerId,
     },
@@ -60,7 +66,7 @@ impl Work {
         match self {
             Self::Start { .. } => "start",
             Self::Thaw { .. } => "thaw",
-            Self::Stop { .. } => "stop",
+            Self::Stop { .. } | Self::Evict { .. } => "stop",
             Self::Freeze { .. } => "freeze",
             Self::Remove { .. } => "remove",
         }
@@ -156,6 +162,10 @@ async fn perform(driver: &dyn Driver, work: Work, limit: Duration) -> Result<Don
             driver.thaw(&id, last.as_ref()).await.map(Done::Other)
         }
         Work::Stop { id, options } => driver.stop(&id, options).await.map(Done::Other),
+        Work::Evict { id, options, after } => {
+            left_to_engine(driver, after, limit).await?;
+            driver.stop(&id, options).await.map(Done::Other)
+        }
         Work::Freeze { id } => driver.freeze(&id).await.map(Done::Other),
         Work::Remove { id } => driver.remove(&id).await.map(Done::Other),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use planner::{Freshness, InstanceState, Phase};
 
+use crate::cluster::Work;
 use crate::turns::Places;
 use crate::view::{ServiceView, View};
 
@@ -35,6 +36,14 @@ pub fn describe_metrics() {
         "force12_engine_call_seconds",
         "What calls to an engine take, with the wait for the room that a start needs."
     );
+    describe_counter!(
+        "force12_work_lost_seconds_total",
+        "Seconds that fill containers had worked when they were stopped or killed."
+    );
+    describe_counter!(
+        "force12_work_kept_seconds_total",
+        "Seconds that fill containers had worked when they were frozen to make room: what a stop would have lost."
+    );
     describe_gauge!("force12_engine_calls_under_way", "Calls that change something and keep an engine busy.");
     describe_gauge!("force12_engine_calls_waiting", "Actions that wait for their turn at an engine.");
     describe_gauge!(
@@ -50,6 +59,16 @@ pub(crate) fn engine_call(engine: &str, call: &'static str, outcome: &'static st
     .increment(1);
     metrics::histogram!("force12_engine_call_seconds", "engine" => engine.to_owned(), "call" => call)
         .record(took.as_secs_f64());
+}
+
+/// So much work of a service has been lost or kept since the controller's start.
+pub(crate) fn work(service: &str, work: Work, total_ms: u64) {
+    let name = match work {
+        Work::Lost => "force12_work_lost_seconds_total",
+        Work::Kept => "force12_work_kept_seconds_total",
+    };
+    // A counter counts whole seconds; the rest is not lost.
+    metrics::counter!(name, "service" => service.to_owned()).absolute(total_ms / 1_000);
 }
 
 /// Sets an engine's gauges, where they are not as before.

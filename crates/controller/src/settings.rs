@@ -35,6 +35,9 @@ pub struct ServiceSettings {
     /// What its containers are made of. Its hash is their generation, and its `stop_grace_ms` is given to each
     /// stop.
     pub spec: Arc<ContainerSpec>,
+    /// Where an engine cannot freeze, its containers are stopped instead and it has no standbys there. Without this,
+    /// settings that ask for freezing on such an engine are refused.
+    pub freeze_or_stop: bool,
     /// When one of its containers counts as running. Sets `proven_after_ms` of the planner's service.
     pub ready: Ready,
     /// Where its demand comes from; `None` for a fill service.
@@ -121,6 +124,17 @@ pub enum SettingsError {
     /// A service that follows a demand and names none.
     #[error("service {0:?} follows a demand and names no source; give it `demand` or make it fill")]
     NoDemand(String),
+    /// A service that freezes, or has standbys, and an engine that cannot freeze.
+    #[error(
+        "service {service:?} freezes (on_preempt = \"freeze\", or a standby), and engine {engine} cannot; stop it, or let \
+         it be stopped there: on_preempt = \"freeze-or-stop\""
+    )]
+    CannotFreeze {
+        /// The service.
+        service: String,
+        /// The engine.
+        engine: String,
+    },
     /// A request of nothing.
     #[error("service {0:?} requests nothing; its request must be above zero in one dimension at least")]
     EmptyRequest(String),
@@ -150,7 +164,24 @@ impl Settings {
         if let Some(instance) = self.instances.iter().find(|instance| !served.contains(&instance.name)) {
             return Err(SettingsError::NoDriver(instance.name.clone()));
         }
-        for ServiceSettings { service, demand, .. } in &self.services {
+        let serves = |driver: &dyn Driver| {
+            let instances = driver.instances();
+            self.instances.iter().any(|instance| instances.contains(&instance.name))
+        };
+        let cannot_freeze =
+            engines.drivers.iter().find(|driver| !driver.capabilities().freeze && serves(&***driver));
+        for ServiceSettings { service, demand, freeze_or_stop, .. } in &self.services {
+            let freezes =
+                service.on_preempt == planner::OnPreempt::Freeze || service.standby_per_instance > 0;
+            if let Some(driver) = cannot_freeze
+                && freezes
+                && !freeze_or_stop
+            {
+                return Err(SettingsError::CannotFreeze {
+                    service: service.name.clone(),
+                    engine: driver.name().to_owned(),
+                });
+            }
             if service.request.is_zero() {
                 return Err(SettingsError::EmptyRequest(service.name.clone()));
             }

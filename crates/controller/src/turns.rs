@@ -90,7 +90,10 @@ impl Turns {
         is_urgent_start(action)
             || self.urgent_victims.contains(&action.container())
             || match action {
-                Action::Stop { reason, .. } | Action::Freeze { reason, .. } => match *reason {
+                Action::Stop { reason, .. }
+                | Action::Freeze { reason, .. }
+                | Action::Evict { reason, .. }
+                | Action::Kill { reason, .. } => match *reason {
                     // Its successor may be among the actions of a later plan.
                     StopReason::Preempted { by } | StopReason::Share { by } => is_demanded(state.service(by)),
                     StopReason::OverCapacity => true,

@@ -214,7 +214,10 @@ enum Counted {
 fn counted(container: &Container) -> Counted {
     match (&container.operation, container.phase) {
         (Some(Operation::Remove), Phase::Created) | (_, Phase::Exited) => Counted::Not,
-        (Some(Operation::Stop | Operation::Freeze), Phase::Starting | Phase::Running | Phase::Frozen)
+        (
+            Some(Operation::Stop | Operation::Evict { .. } | Operation::Kill | Operation::Freeze),
+            Phase::Starting | Phase::Running | Phase::Frozen,
+        )
         | (_, Phase::Stopping) => Counted::Stopping,
         (_, Phase::Running) if container.is_unhealthy() => Counted::Unhealthy,
         (_, Phase::Running) => Counted::Running,
@@ -241,6 +244,12 @@ fn shown(container: &Container) -> Phase {
 
 fn takes(container: &Container, request: Resources) -> Resources {
     match shown(container) {
+        // It is not resumed before it is lent room, or not at all.
+        Phase::Stopping
+            if container.phase == Phase::Frozen && container.operation != Some(Operation::Stop) =>
+        {
+            request.when_frozen()
+        }
         Phase::Starting | Phase::Running | Phase::Stopping => request,
         Phase::Frozen => request.when_frozen(),
         Phase::Created | Phase::Exited => Resources::ZERO,

@@ -30,8 +30,9 @@ async fn the_demo_follows_its_demand() {
     scene.assert_sound();
     assert!(scene.engine().container(&stranger).is_some(), "what is not ours is still there");
 
-    // Nothing is left over, and nothing more happens.
-    let before = (view.sequence, scene.engine().history().entries().len());
+    // What has ended is removed when the last start is over. Then nothing is left over, and nothing more happens.
+    pass_ms(1_000).await;
+    let before = (running.handle.view().sequence, scene.engine().history().entries().len());
     pass_ms(60_000).await;
     assert_eq!(before, (running.handle.view().sequence, scene.engine().history().entries().len()));
     assert_eq!(scene.engine().containers().len(), 9 + 1, "what has ended is removed");

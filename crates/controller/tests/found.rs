@@ -2,6 +2,7 @@
 
 mod support;
 
+use controller::SettingsError;
 use driver::ContainerId;
 use driver_testkit::sim::{Behaviour, Call, Fault, FaultKind, Happening, Outage, SimConfig, SimEngine};
 use planner::{OnPreempt, Phase, Resources, Service};
@@ -45,6 +46,10 @@ async fn where_nothing_can_be_frozen_it_is_stopped() {
     let freezes = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("priority2", 2) };
     let standby = Service { standby_per_instance: 1, ..Service::demand("priority1", 1) };
     scene.settings.services = vec![demanded(standby), filling(freezes)];
+    let refused = scene.settings.validate(&scene.wiring());
+    let (service, engine) = ("priority1".to_owned(), "sim cannot-freeze".to_owned());
+    assert_eq!(refused, Err(SettingsError::CannotFreeze { service, engine }));
+    scene.settings.services.iter_mut().for_each(|service| service.freeze_or_stop = true);
     let running = scene.start();
     running.until_success(2_000, 4, 5).await;
     scene.board.set("priority1", 7);

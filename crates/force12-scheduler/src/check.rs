@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use controller::ServiceSettings;
-use planner::{InstanceState, OnPreempt, OnStale, Placement, Resources, ServiceKind};
+use planner::{InstanceState, OnPreempt, OnStale, Overlap, Placement, Resources, ServiceKind};
 
 use crate::config::{Settings, resources_in_words};
 use crate::demand::url_in_words;
@@ -91,8 +91,14 @@ fn service_in_words(settings: &ServiceSettings) -> String {
     words.push(format!("each takes {}", resources_in_words(service.request)));
     words.push(match service.on_preempt {
         OnPreempt::Stop => format!("stopped within {} ms to make room", settings.spec.stop_grace_ms),
+        OnPreempt::Freeze if settings.freeze_or_stop => {
+            "frozen to make room, or stopped where an engine cannot freeze".to_owned()
+        }
         OnPreempt::Freeze => "frozen to make room".to_owned(),
     });
+    if service.overlap == Overlap::Swap {
+        words.push("begins beside what is frozen for it".to_owned());
+    }
     if service.placement == Placement::BinPack {
         words.push("on the fullest instance".to_owned());
     }

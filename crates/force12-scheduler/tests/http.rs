@@ -73,12 +73,14 @@ impl Api {
             ServiceSettings {
                 service: Service::demand("priority1", 1),
                 spec: Arc::clone(&spec),
+                freeze_or_stop: false,
                 ready: Ready::Running,
                 demand: Some(DemandKey { source: "board".to_owned(), key: "priority1".to_owned() }),
             },
             ServiceSettings {
                 service: Service::fill("priority2", 2),
                 spec,
+                freeze_or_stop: false,
                 ready: Ready::Running,
                 demand: None,
             },

@@ -47,6 +47,7 @@ async fn every_metric_is_described_and_true() {
         services: vec![ServiceSettings {
             service: Service::demand("web", 1),
             spec: Arc::new(spec),
+            freeze_or_stop: false,
             ready: Ready::Running,
             demand: Some(DemandKey { source: "board".to_owned(), key: "web".to_owned() }),
         }],

@@ -7,7 +7,7 @@
 
 use crate::model::{Container, InstanceId, Millis, OnPreempt, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Arrival, Fate, Group, Spots};
+use crate::spot::{Arrival, Fate, Going, Group, Spots};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::tally::{Counted, Tally, is_unproven};
@@ -20,6 +20,8 @@ pub(crate) struct Board<'a> {
     pub(crate) spots: Spots<'a>,
     /// By service.
     pub(crate) tallies: Vec<Tally>,
+    /// Those services that have standbys.
+    pub(crate) with_standbys: Vec<ServiceId>,
     /// Changes whenever what a container costs as a victim may have changed on every instance.
     pub(crate) prices: u32,
 }
@@ -31,7 +33,12 @@ impl<'a> Board<'a> {
         for group in spots.iter().flat_map(|spot| &spot.groups) {
             tallies[group.service.index()].add(&group.tally);
         }
-        let mut board = Self { state, now, spots, tallies, prices: 0 };
+        let has_standbys = |id: &ServiceId| {
+            let service = state.service(*id);
+            service.standby_per_instance > 0 && !service.removed
+        };
+        let with_standbys = state.service_ids().filter(has_standbys).collect();
+        let mut board = Self { state, now, spots, tallies, with_standbys, prices: 0 };
         for id in state.service_ids() {
             if board.tallies[id.index()].outdated > 0 {
                 board.count_unproven(id);
@@ -127,10 +134,7 @@ impl<'a> Board<'a> {
         let request = self.request(service);
         let Fate::Stays(standing) = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Goes { reason, freeze };
-        if matches!(reason, StopReason::Preempted { .. }) {
-            spot.preempted.add(position, container);
-        }
+        spot.send(Going { position, reason, freeze }, container);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.minus(gives);
@@ -155,8 +159,7 @@ impl<'a> Board<'a> {
         let standing = if container.phase == Phase::Frozen { Standing::Frozen } else { Standing::Settled };
         let Fate::Goes { freeze, .. } = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Stays(standing);
-        spot.preempted.take(position);
+        spot.keep(position, standing);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.plus(gives);
@@ -176,13 +179,10 @@ impl<'a> Board<'a> {
     /// Another reason for a container to give up its room.
     pub(crate) fn retell(&mut self, instance: InstanceId, position: usize, because: StopReason) {
         let container = self.container(instance, position);
+        let Some(going) = self.spots[instance.index()].going_at(position) else { return };
         let spot = &mut self.spots[instance.index()];
-        let Fate::Goes { reason, .. } = &mut spot.fates[position] else { return };
-        *reason = because;
-        spot.preempted.take(position);
-        if matches!(because, StopReason::Preempted { .. }) {
-            spot.preempted.add(position, container);
-        }
+        spot.keep(position, Standing::Settled);
+        spot.send(Going { reason: because, ..going }, container);
     }
 
     /// Decides that a container of `service` arrives: a new one, or a frozen one that is resumed.
@@ -236,8 +236,8 @@ impl<'a> Board<'a> {
 
     /// Whether one more container of `service` may be frozen on the instance.
     pub(crate) fn may_freeze(&self, instance: InstanceId, service: ServiceId) -> bool {
-        let bounds = self.state.instance(instance);
-        self.spots[instance.index()].frozen.with(self.request(service)).within(bounds)
+        let frozen = self.spots[instance.index()].frozen.with(self.request(service));
+        self.may_hold(instance, frozen, self.state.service(service).priority)
     }
 
     /// Whether a preempted container of the service is suspended where there is room for that.

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use crate::board::Board;
 use crate::model::{ContainerKey, InstanceId, InstanceState, OnPreempt, Operation, Resources};
 use crate::reasons::StopReason;
-use crate::spot::Fate;
+use crate::spot::{Ending, Fate};
 use crate::standing::Standing;
 use crate::targets::Notes;
 
@@ -147,7 +147,8 @@ impl Board<'_> {
     fn end(&mut self, instance: InstanceId, position: usize, reason: StopReason, lender: Option<usize>) {
         let request = self.request(self.container(instance, position).key.service);
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Ends { reason, lender };
+        spot.fates[position] = Fate::Ends;
+        spot.ending.push(Ending { position, reason, lender });
         spot.committed = spot.committed.minus(request.when_frozen());
     }
 }

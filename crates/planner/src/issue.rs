@@ -1,10 +1,12 @@
 //! Issuing: what has been decided becomes actions in order, each start paired with whatever it waits for.
 
+use std::collections::VecDeque;
+
 use crate::board::Board;
 use crate::model::{ContainerKey, InstanceId, Overlap, Resources, ServiceId};
 use crate::plan::Action;
 use crate::reasons::{RemoveReason, StartReason, StopReason};
-use crate::spot::{Arrival, Fate, Group};
+use crate::spot::{Arrival, Ending, Fate, Going, Group};
 use crate::standing::Standing;
 
 /// What is left to give of an instance's room while its actions are issued.
@@ -16,9 +18,9 @@ struct Pool {
     /// On their way out, with what of their room is not promised yet.
     leaving: Vec<Leaving>,
     /// Sent away by this plan, not issued yet.
-    sent_away: Vec<SentAway>,
-    /// The last new container that was given a number.
-    named: Option<ContainerKey>,
+    sent_away: VecDeque<Going>,
+    /// The last new container that was given a number, and how many of its service, in order, stand before it.
+    named: Option<(ContainerKey, usize)>,
 }
 
 struct Leaving {
@@ -26,22 +28,6 @@ struct Leaving {
     room: Resources,
     /// This plan freezes it: whoever overlaps need not wait for it.
     freezes: bool,
-}
-
-#[derive(Clone, Copy)]
-struct SentAway {
-    position: usize,
-    reason: StopReason,
-    freeze: bool,
-}
-
-impl SentAway {
-    fn by(self) -> Option<ServiceId> {
-        match self.reason {
-            StopReason::Preempted { by } | StopReason::Share { by } => Some(by),
-            _ => None,
-        }
-    }
 }
 
 impl Board<'_> {
@@ -58,6 +44,8 @@ impl Board<'_> {
             );
         }
         arrivals.sort_unstable();
+        let going: usize = pools.iter().map(|pool| pool.sent_away.len()).sum();
+        actions.reserve(arrivals.len() + going);
         let mut last = Vec::new();
         for (warms, _, _, instance, at) in arrivals {
             let actions = if warms { &mut last } else { &mut actions };
@@ -86,17 +74,9 @@ impl Board<'_> {
 
     fn pool(&self, instance: InstanceId) -> Pool {
         let spot = &self.spots[instance.index()];
-        let mut sent_away: Vec<SentAway> = spot
-            .fates
-            .iter()
-            .enumerate()
-            .filter_map(|(position, fate)| match *fate {
-                Fate::Goes { reason, freeze } => Some(SentAway { position, reason, freeze }),
-                _ => None,
-            })
-            .collect();
+        let mut sent_away = spot.going.clone();
         // Running ones first: they leave more than memory.
-        sent_away.sort_by_key(|going| {
+        sent_away.sort_unstable_by_key(|going| {
             (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
         });
         Pool {
@@ -105,7 +85,7 @@ impl Board<'_> {
             overfull: spot.overfull,
             overfull_beyond_swaps: spot.overfull_beyond_swaps,
             leaving: spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }).collect(),
-            sent_away,
+            sent_away: sent_away.into(),
             named: None,
         }
     }
@@ -146,7 +126,7 @@ impl Board<'_> {
                 })
             };
             let Some(at) = own.or_else(any) else { break };
-            let going = pool.sent_away.remove(at);
+            let going = pool.sent_away.remove(at).expect("it was found there");
             actions.push(self.issue_going(instance, going, pool));
             if let Some(leaving) = pool.leaving.last_mut()
                 && (draw(&mut leaving.room, &mut lacks) || overfull)
@@ -173,9 +153,10 @@ impl Board<'_> {
 
     /// What ends without a slot of its own.
     fn issue_ends(&self, instance: InstanceId, actions: &mut Vec<Action>) {
-        for (at, fate) in self.spots[instance.index()].fates.iter().enumerate() {
-            let Fate::Ends { reason, lender } = *fate else { continue };
-            let container = self.container(instance, at).key;
+        let mut ending = self.spots[instance.index()].ending.clone();
+        ending.sort_unstable_by_key(|ending| ending.position);
+        for Ending { position, reason, lender } in ending {
+            let container = self.container(instance, position).key;
             let Some(lender) = lender else {
                 actions.push(Action::Kill { container, reason });
                 continue;
@@ -186,12 +167,12 @@ impl Board<'_> {
         }
     }
 
-    fn gives_when_gone(&self, instance: InstanceId, going: SentAway) -> Resources {
+    fn gives_when_gone(&self, instance: InstanceId, going: Going) -> Resources {
         let request = self.request(self.container(instance, going.position).key.service);
         if going.freeze { request.minus(request.when_frozen()) } else { request }
     }
 
-    fn issue_going(&self, instance: InstanceId, going: SentAway, pool: &mut Pool) -> Action {
+    fn issue_going(&self, instance: InstanceId, going: Going, pool: &mut Pool) -> Action {
         let (container, reason) = (self.container(instance, going.position).key, going.reason);
         let room = self.gives_when_gone(instance, going);
         pool.leaving.push(Leaving { key: container, room, freezes: going.freeze });
@@ -214,20 +195,18 @@ impl Board<'_> {
         }
         // Numbers are given in ascending order, so the search goes on behind the last one given. Whoever started under
         // the number of one that is waited for would be waited for in its place.
-        let first = pool.named.filter(|last| last.service == service).map_or(0, |last| last.ordinal + 1);
-        let mut key = ContainerKey { instance, service, ordinal: first };
-        let mut taken = &containers[containers.partition_point(|container| container.key < key)..];
+        let last = pool.named.filter(|(last, _)| last.service == service);
+        let (ordinal, mut before) = last.map_or((0, 0), |(last, before)| (last.ordinal + 1, before));
+        let mut key = ContainerKey { instance, service, ordinal };
         loop {
-            if let [same, rest @ ..] = taken
-                && same.key == key
-            {
-                taken = rest;
+            if containers.get(before).is_some_and(|container| container.key.ordinal == key.ordinal) {
+                before += 1;
             } else if spot.waited_for.binary_search(&key).is_err() {
                 break;
             }
             key.ordinal += 1;
         }
-        pool.named = Some(key);
+        pool.named = Some((key, before));
         key
     }
 

@@ -120,7 +120,7 @@ impl Board<'_> {
         let Some(place) = self.place_at(claimant, instance) else { return false };
         let frozen = self.frozen_after(instance, &place.clearing).with(self.request(claimant.service));
         // Room that is made in two steps would be taken back by fill in between.
-        let fits = !place.clearing.deferred && frozen.within(self.state.instance(instance));
+        let fits = !place.clearing.deferred && self.may_hold(instance, frozen, claimant.priority);
         if fits {
             self.clear(instance, &place.clearing, claimant);
             let service = claimant.service;

@@ -377,22 +377,16 @@ impl Board<'_> {
         for instance in self.instances_with_arrivals(id) {
             for at in self.positions(instance, id) {
                 let spot = &self.spots[instance.index()];
-                let Fate::Goes {
-                    reason: reason @ (StopReason::Preempted { .. } | StopReason::Share { .. }),
-                    freeze,
-                } = spot.fates[at]
-                else {
-                    continue;
-                };
+                let Some(going) = spot.going_at(at).filter(|going| going.by().is_some()) else { continue };
                 if self.container(instance, at).phase == Phase::Frozen {
                     continue;
                 }
                 // One that is thawed has its memory already: what it would leave may be less than what goes. Then it ends.
-                let gives = if freeze { self.to_end(id) } else { self.request(id) };
+                let gives = if going.freeze { self.to_end(id) } else { self.request(id) };
                 let spares = |arrival: &Arrival| {
                     spot.committed.minus(self.to_arrive(arrival)).plus(gives).fits(spot.capacity)
                 };
-                let ends = |arrival: &Arrival| arrival.thaw.filter(|_| !freeze && !spares(arrival));
+                let ends = |arrival: &Arrival| arrival.thaw.filter(|_| !going.freeze && !spares(arrival));
                 let arrives = |arrival: &Arrival| {
                     arrival.service == id
                         && !arrival.deferred
@@ -404,18 +398,16 @@ impl Board<'_> {
                 let Some(arrival) = spot.arrivals.iter().position(arrives) else { continue };
                 let ends = ends(&spot.arrivals[arrival]);
                 let own_victim = StopReason::Share { by: id };
-                let victim = spot
-                    .fates
-                    .iter()
-                    .position(|fate| matches!(fate, Fate::Goes { reason, .. } if *reason == own_victim));
+                let own_victims = spot.going.iter().filter(|going| going.reason == own_victim);
+                let victim = own_victims.map(|going| going.position).min();
                 spared = true;
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
                 if let Some(frozen) = ends {
-                    self.send_away(instance, frozen, reason, false);
+                    self.send_away(instance, frozen, going.reason, false);
                 }
                 if let Some(victim) = victim {
-                    self.retell(instance, victim, reason);
+                    self.retell(instance, victim, going.reason);
                 }
             }
         }
@@ -440,8 +432,7 @@ impl Board<'_> {
                 let priority = self.state.service(id).priority;
                 for at in self.positions(instance, id) {
                     let spot = &self.spots[instance.index()];
-                    if !matches!(spot.fates[at], Fate::Goes { reason: StopReason::Share { by }, .. } if by == id)
-                    {
+                    if spot.going_at(at).is_none_or(|going| going.reason != StopReason::Share { by: id }) {
                         continue;
                     }
                     let takes = |arrival: &&Arrival| arrival.service != id && arrival.priority <= priority;

@@ -22,10 +22,11 @@ use crate::tally::{Counted, Tally};
 pub(crate) enum Fate {
     /// As it stands: nothing is decided about it.
     Stays(Standing),
-    /// It gives up its room.
-    Goes { reason: StopReason, freeze: bool },
-    /// A frozen one ends without a slot of its own: in that of the lender at this position, or by SIGKILL.
-    Ends { reason: StopReason, lender: Option<usize> },
+    /// It gives up its room ([`Going`] tells why), for more important work if it is `preempted`: then what comes after
+    /// may do without.
+    Goes { freeze: bool, preempted: bool },
+    /// A frozen one ends without a slot of its own ([`Ending`]).
+    Ends,
     /// It is frozen for a moment, and a frozen one ends in its room.
     Lends,
     /// A frozen one is resumed.
@@ -34,6 +35,25 @@ pub(crate) enum Fate {
     Used,
     /// Its instance does not answer: it is not counted, and nothing is asked of it.
     Lost,
+}
+
+/// A container that gives up its room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Going {
+    /// In [`State::containers_on`].
+    pub(crate) position: usize,
+    pub(crate) reason: StopReason,
+    pub(crate) freeze: bool,
+}
+
+/// A frozen container that ends without a slot of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    /// In [`State::containers_on`].
+    pub(crate) position: usize,
+    pub(crate) reason: StopReason,
+    /// In whose slot, by position; by SIGKILL if in nobody's.
+    pub(crate) lender: Option<usize>,
 }
 
 /// A start or thaw that has been decided.
@@ -74,8 +94,11 @@ pub(crate) struct Spot {
     /// Those whom nobody has told anything and who have no fault, by position: for each group, from its first
     /// position on, as many as are [`Group::at_hand`]; of each group the youngest first.
     youngest_first: Arc<[u32]>,
-    /// What plans before this one, and this one, have sent away for more important work.
-    pub(crate) preempted: Preempted,
+    /// In the order in which it was decided.
+    pub(crate) going: Vec<Going>,
+    pub(crate) ending: Vec<Ending>,
+    /// Whose those are who go for more important work.
+    preempted: Whose,
     /// Whom those wait for who are to start or to be thawed, in order.
     pub(crate) waited_for: Vec<ContainerKey>,
     /// Something has ended, or was never started.
@@ -105,21 +128,13 @@ pub(crate) struct Group {
     pub(crate) in_transit: bool,
 }
 
-/// Containers that a plan has sent away for more important work; what comes after them may do without.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Preempted {
-    /// By position in [`State::containers_on`].
-    pub(crate) positions: Vec<usize>,
-    pub(crate) of: Whose,
-}
-
 /// Whose containers some are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Whose {
     #[default]
     Nobodys,
-    /// All of one service, and running.
-    One(ServiceId),
+    /// All of one service, running, and all of them frozen for it or none.
+    One(ServiceId, bool),
     Several,
 }
 
@@ -198,7 +213,9 @@ impl Spot {
             to_end: Vec::new(),
             groups: Vec::new(),
             youngest_first: Arc::default(),
-            preempted: Preempted::default(),
+            going: Vec::new(),
+            ending: Vec::new(),
+            preempted: Whose::Nobodys,
             waited_for: Vec::new(),
             has_litter: false,
         };
@@ -347,6 +364,46 @@ impl Spot {
         &mut self.groups[at]
     }
 
+    /// Decides that a container goes.
+    pub(crate) fn send(&mut self, going: Going, container: &Container) {
+        let preempted = matches!(going.reason, StopReason::Preempted { .. });
+        self.fates[going.position] = Fate::Goes { freeze: going.freeze, preempted };
+        self.going.push(going);
+        if preempted {
+            let frozen = container.phase == Phase::Frozen;
+            let its = if frozen { Whose::Several } else { Whose::One(container.key.service, going.freeze) };
+            let alike = self.preempted == Whose::Nobodys || self.preempted == its;
+            self.preempted = if alike { its } else { Whose::Several };
+        }
+    }
+
+    /// Takes back that the container at a position goes.
+    pub(crate) fn keep(&mut self, position: usize, standing: Standing) {
+        self.fates[position] = Fate::Stays(standing);
+        self.going.retain(|going| going.position != position);
+        if self.preempted().next().is_none() {
+            self.preempted = Whose::Nobodys;
+        }
+    }
+
+    /// Those who go for more important work.
+    pub(crate) fn preempted(&self) -> impl Iterator<Item = &Going> {
+        self.going.iter().filter(|going| matches!(going.reason, StopReason::Preempted { .. }))
+    }
+
+    /// Whose those are who go for more important work.
+    pub(crate) const fn whose_are_preempted(&self) -> Whose {
+        self.preempted
+    }
+
+    /// The decision that the container at a position goes, if it does.
+    pub(crate) fn going_at(&self, position: usize) -> Option<Going> {
+        match self.fates[position] {
+            Fate::Goes { .. } => self.going.iter().find(|going| going.position == position).copied(),
+            _ => None,
+        }
+    }
+
     /// Of a group those whom nobody has told anything when the plan began and who have no fault, as positions, the
     /// youngest first.
     pub(crate) fn youngest_first(&self, group: &Group) -> &[u32] {
@@ -406,18 +463,12 @@ impl Group {
     }
 }
 
-impl Preempted {
-    pub(crate) fn add(&mut self, position: usize, container: &Container) {
-        self.positions.push(position);
-        let its =
-            if container.phase == Phase::Frozen { Whose::Several } else { Whose::One(container.key.service) };
-        self.of = if self.of == Whose::Nobodys || self.of == its { its } else { Whose::Several };
-    }
-
-    pub(crate) fn take(&mut self, position: usize) {
-        self.positions.retain(|&other| other != position);
-        if self.positions.is_empty() {
-            self.of = Whose::Nobodys;
+impl Going {
+    /// For which service, if for one.
+    pub(crate) const fn by(self) -> Option<ServiceId> {
+        match self.reason {
+            StopReason::Preempted { by } | StopReason::Share { by } => Some(by),
+            _ => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::model::{InstanceId, InstanceState, OnPreempt, Service, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
-use crate::spot::{Arrival, Fate};
+use crate::spot::{Arrival, Fate, Frozen};
 use crate::standing::Standing;
 use crate::targets::{Notes, Want};
 use crate::victims::Claimant;
@@ -30,16 +30,22 @@ impl Board<'_> {
         service.standby_per_instance.saturating_sub(u32::try_from(there.count()).unwrap_or(u32::MAX))
     }
 
-    /// The services that lack standbys on an instance, each with how many.
+    /// Whether `frozen` may be frozen on an instance, the last of it of this `priority`.
     ///
-    /// Their places among what may be frozen there are not for what is less important: a standby that has been warmed
-    /// and finds its place taken would have to go, and be warmed again.
-    pub(crate) fn lacking_standbys(&self, instance: InstanceId) -> Vec<(&Service, u32)> {
-        let services = self.state.service_ids().zip(self.state.services());
-        services
-            .map(|(id, service)| (service, self.standby_lacking(instance, id)))
-            .filter(|&(_, lacking)| lacking > 0)
-            .collect()
+    /// The places of standbys that lack there are not for what is less important: a standby that has been warmed and
+    /// finds its place taken would have to go, and be warmed again.
+    pub(crate) fn may_hold(&self, instance: InstanceId, frozen: Frozen, priority: u32) -> bool {
+        let bounds = self.state.instance(instance);
+        let with_places = |places: &dyn Fn(ServiceId) -> u32| {
+            let more_important =
+                self.with_standbys.iter().filter(|id| self.state.service(**id).priority < priority);
+            more_important.fold(frozen, |sum, &id| sum.with_all(self.request(id), places(id)))
+        };
+        let all = |id| self.state.service(id).standby_per_instance;
+        // How many lack takes a look at each container there is, so it is asked only where it can matter.
+        frozen.within(bounds)
+            && (with_places(&all).within(bounds)
+                || with_places(&|id| self.standby_lacking(instance, id)).within(bounds))
     }
 
     /// Ends frozen containers that nobody wants: of removed services and older generations, on instances that

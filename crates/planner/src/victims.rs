@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use crate::board::Board;
 use crate::model::{InstanceId, Millis, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Fate, Frozen, Group, Whose};
+use crate::spot::{Fate, Frozen, Going, Group, Whose};
 use crate::standing::Standing;
 
 /// For whom room is made.
@@ -162,29 +162,29 @@ impl Board<'_> {
 
     /// The answer of [`Self::choose_anew`], where looking at the first offer of each service is enough to tell it.
     ///
-    /// That is so where nothing is frozen or would be, and the first offer leaves room enough. If each of those that
-    /// went before gave as much as it does, all of them are needed still.
+    /// That is so where the first offer leaves room enough, and those that went before gave as much as it does: then all
+    /// of them are needed still. Where something is frozen it must not be memory that is wanted, for then what is frozen
+    /// has nothing to give.
     fn next_in_line(&self, instance: InstanceId, needs: Resources, claimant: &Claimant) -> Next {
         let spot = &self.spots[instance.index()];
-        let before = match spot.preempted.of {
+        let wanted = spot.committed.plus(needs);
+        let before = match spot.whose_are_preempted() {
             Whose::Nobodys => None,
-            Whose::One(service) => Some(self.state.service(service)),
+            Whose::One(service, freeze) => Some((service, freeze)),
             Whose::Several => return Next::Unclear,
         };
         let one_by_one = !claimant.below_share && !claimant.relief && claimant.above == claimant.priority;
-        if !one_by_one || spot.frozen.count > 0 || before.is_some_and(|of| of.priority <= claimant.priority) {
+        let is_above = |service: ServiceId| self.state.service(service).priority <= claimant.priority;
+        let wants_frozen = spot.frozen.count > 0 && wanted.memory_mib > spot.capacity.memory_mib;
+        if !one_by_one || wants_frozen || before.is_some_and(|(service, _)| is_above(service)) {
             return Next::Unclear;
         }
         let mut first: Option<Offer> = None;
-        for group in &spot.groups {
-            let service = self.state.service(group.service);
-            if service.priority <= claimant.priority {
-                continue;
-            }
-            if group.has_faults || self.freezes(group.service) {
+        for group in spot.groups.iter().filter(|group| !is_above(group.service)) {
+            if group.has_faults {
                 return Next::Unclear;
             }
-            let undecided = |&at: &usize| spot.fates[at] == Fate::Stays(Standing::Settled);
+            let undecided = |&at: &usize| matches!(spot.fates[at], Fate::Stays(Standing::Settled));
             let Some(mut line) = self.in_line(instance, group) else { return Next::Unclear };
             let Some(position) = line.find(undecided) else { continue };
             let container = self.container(instance, position);
@@ -192,7 +192,7 @@ impl Board<'_> {
             let offer = Offer {
                 fresh: true,
                 needed: tally.surplus() == 0,
-                priority: Reverse(service.priority),
+                priority: Reverse(self.state.service(group.service).priority),
                 within_share: tally.over_share() == 0,
                 young: self.is_young(container),
                 running: true,
@@ -203,15 +203,23 @@ impl Board<'_> {
             first = Some(first.map_or(offer, |other| other.min(offer)));
         }
         let Some(offer) = first else { return Next::Nobody };
-        let gives = self.request(offer.service);
-        let is_enough = spot.committed.plus(needs).minus(gives).fits(spot.capacity);
-        if !is_enough || before.is_some_and(|of| of.request != gives) {
+        let freeze = self.freezes(offer.service);
+        if freeze && !(self.runs(instance, offer.who) && self.may_freeze(instance, offer.service)) {
             return Next::Unclear;
         }
-        let victims = vec![Victim { who: offer.who, freeze: false, surplus: !offer.needed }];
+        let gives = self.gives(instance, offer.who, freeze);
+        // One that was stopped for want of a place among the frozen may have one by now.
+        let is_alike = |(service, frozen)| {
+            (frozen, self.freezes(service)) == (freeze, freeze)
+                && self.request(service) == self.request(offer.service)
+        };
+        if !wanted.minus(gives).fits(spot.capacity) || !before.is_none_or(is_alike) {
+            return Next::Unclear;
+        }
+        let victims = vec![Victim { who: offer.who, freeze, surplus: !offer.needed }];
         let mut loss = Loss::default();
         if offer.needed {
-            loss.add(&offer, offer.work_ms);
+            loss.add(&offer, if freeze { 0 } else { offer.work_ms });
         }
         Next::Victim(Clearing { victims, beside: true, loss, deferred: false })
     }
@@ -356,14 +364,11 @@ impl Board<'_> {
     /// claimant: with its own room to make, they may turn out not to be needed.
     fn revocable(&self, instance: InstanceId, claimant: &Claimant) -> Vec<Victim> {
         let spot = &self.spots[instance.index()];
-        spot.preempted
-            .positions
-            .iter()
-            .filter_map(|&position| match spot.fates[position] {
-                Fate::Goes { freeze, .. } => {
-                    Some(Victim { who: Who::Container(position), freeze, surplus: false })
-                }
-                _ => None,
+        spot.preempted()
+            .map(|&Going { position, freeze, .. }| Victim {
+                who: Who::Container(position),
+                freeze,
+                surplus: false,
             })
             .filter(|victim| {
                 self.state.service(self.service_of(instance, victim.who)).priority > claimant.priority
@@ -423,9 +428,7 @@ impl Board<'_> {
                     (true, true)
                 }
                 Fate::Stays(Standing::Busy | Standing::Waiting | Standing::Frozen) => (claimant.relief, true),
-                Fate::Goes { reason: StopReason::Preempted { .. }, .. } => {
-                    (service.priority > claimant.priority, false)
-                }
+                Fate::Goes { preempted: true, .. } => (service.priority > claimant.priority, false),
                 _ => (false, false),
             };
             let work_ms = self.work_ms(container);
@@ -536,7 +539,6 @@ impl Board<'_> {
         freezing: bool,
     ) -> (Clearing, bool) {
         let spot = &self.spots[instance.index()];
-        let bounds = self.state.instance(instance);
         // Those that an earlier choice froze and that are offered again do not count against the bound.
         let mut frozen = spot.frozen;
         for offer in offers {
@@ -546,8 +548,6 @@ impl Board<'_> {
                 frozen.take(self.request(offer.service));
             }
         }
-        let freezing = freezing && offers.iter().any(|offer| self.freezes(offer.service));
-        let standbys = if freezing { self.lacking_standbys(instance) } else { Vec::new() };
         let all = committed;
         let mut chosen: Vec<(Offer, bool)> = Vec::new();
         for offer in offers {
@@ -559,13 +559,7 @@ impl Board<'_> {
                 && offer.running
                 && self.freezes(offer.service)
                 && self.runs(instance, offer.who)
-                && standbys
-                    .iter()
-                    .filter(|(standby, _)| standby.priority < offer.priority.0)
-                    .fold(frozen.with(request), |sum, &(standby, lacking)| {
-                        sum.with_all(standby.request, lacking)
-                    })
-                    .within(bounds);
+                && self.may_hold(instance, frozen.with(request), offer.priority.0);
             let gives = self.gives(instance, offer.who, freeze);
             if !relieves(committed, spot.capacity, gives) {
                 continue;

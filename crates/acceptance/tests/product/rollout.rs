@@ -3,7 +3,7 @@
 use acceptance::observer::now_ns;
 use acceptance::stack::{IMPORTANT, Options, Stack};
 use acceptance::timeline::Nanos;
-use api_types::snapshot::Snapshot;
+use api_types::snapshot::{Phase, Snapshot};
 
 use crate::BOUND;
 use crate::failing::service;
@@ -74,10 +74,13 @@ async fn a_changed_spec_replaces_containers_without_a_gap_and_a_bad_one_stops() 
     assert!(fewest >= 4, "never below its target: there were {fewest}");
 }
 
-/// The important service's containers, sorted.
+/// The important service's containers that run, sorted: what has ended is removed when nothing else is to be done.
 fn ids(snapshot: &Snapshot) -> Vec<String> {
     let all = snapshot.instances.iter().flat_map(|instance| &instance.containers);
-    let mut ids: Vec<String> = all.filter(|it| it.service == IMPORTANT).map(|it| it.id.clone()).collect();
+    let mut ids: Vec<String> = all
+        .filter(|it| it.service == IMPORTANT && it.phase == Phase::Running)
+        .map(|it| it.id.clone())
+        .collect();
     ids.sort();
     ids
 }

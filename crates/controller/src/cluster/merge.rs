@@ -48,6 +48,8 @@ impl Cluster {
                 Kind::Start => Operation::Start { after },
                 Kind::Thaw => Operation::Thaw { after },
                 Kind::Stop => Operation::Stop,
+                Kind::Evict => Operation::Evict { after },
+                Kind::Kill => Operation::Kill,
                 Kind::Freeze => Operation::Freeze,
                 Kind::Remove => Operation::Remove,
             };

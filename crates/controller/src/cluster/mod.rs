@@ -16,6 +16,7 @@ mod observe;
 mod operations;
 mod ready;
 mod remembered;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use observe::{Noticed, exit_words};
 use operations::InFlight;
 pub(crate) use operations::{Calls, Kind};
 use remembered::{Fact, Memory};
+pub(crate) use work::Work;
 
 /// An engine, as long as the controller runs. It stays the same when a new driver speaks with the same engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -90,6 +90,9 @@ impl Cluster {
             let known = &self.services[service.index()];
             let before = std::mem::replace(&mut memory.phase, container.phase);
             if before != container.phase {
+                if before == Phase::Frozen {
+                    memory.frozen_ms += now.since(memory.phase_since);
+                }
                 memory.phase_since = now;
                 memory.starting_until = None;
             }

@@ -28,17 +28,25 @@ pub(crate) enum Kind {
     Start,
     Thaw,
     Stop,
+    Evict,
+    Kill,
     Freeze,
     Remove,
 }
 
 impl Kind {
+    /// Whether it ends its container.
+    pub(super) const fn ends(self) -> bool {
+        matches!(self, Self::Stop | Self::Evict | Self::Kill)
+    }
+
     /// As in [`Action::kind`].
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Thaw => "thaw",
-            Self::Stop => "stop",
+            Self::Stop | Self::Evict => "stop",
+            Self::Kill => "kill",
             Self::Freeze => "freeze",
             Self::Remove => "remove",
         }
@@ -56,7 +64,7 @@ pub(crate) struct InFlight {
     /// Tells the executor which of `after` have not left their room.
     pub(super) left: Option<watch::Sender<Vec<ContainerId>>>,
     pub(crate) issued_at: Millis,
-    /// For a start or thaw: since when nothing is in its room.
+    /// For what waits for room: since when nothing is in it.
     pub(super) room_since: Option<Millis>,
     /// For how long at most it keeps the engine busy, in milliseconds.
     busy_ms: u64,
@@ -92,8 +100,8 @@ impl InFlight {
     fn busy_until(&self) -> Option<Millis> {
         let since = match self.kind {
             _ if self.unknown.is_some() => None,
-            Kind::Start | Kind::Thaw => self.room_since,
-            Kind::Stop | Kind::Freeze | Kind::Remove => Some(self.issued_at),
+            Kind::Start | Kind::Thaw | Kind::Evict => self.room_since,
+            Kind::Stop | Kind::Kill | Kind::Freeze | Kind::Remove => Some(self.issued_at),
         };
         since.map(|since| since.plus(self.busy_ms))
     }
@@ -164,24 +172,37 @@ impl Cluster {
                 let options = StopOptions { grace_ms: self.grace_ms(key.service) };
                 (Kind::Stop, Work::Stop { id: container.clone()?, options })
             }
+            Action::Evict { .. } => {
+                let options = StopOptions { grace_ms: self.grace_ms(key.service) };
+                // An engine knows of nothing that a stop might wait for.
+                let after = After { last_by_engine: false, ..waits_for };
+                (Kind::Evict, Work::Evict { id: container.clone()?, options, after })
+            }
+            Action::Kill { .. } => {
+                let options = StopOptions { grace_ms: 0 };
+                (Kind::Kill, Work::Stop { id: container.clone()?, options })
+            }
             Action::Freeze { .. } => (Kind::Freeze, Work::Freeze { id: container.clone()? }),
             Action::Remove { .. } => (Kind::Remove, Work::Remove { id: container.clone()? }),
         };
-        if let Action::Stop { reason, .. } | Action::Freeze { reason, .. } = action
+        if let Action::Stop { reason, .. }
+        | Action::Evict { reason, .. }
+        | Action::Kill { reason, .. }
+        | Action::Freeze { reason, .. } = action
             && let Some(memory) = container.as_ref().and_then(|id| self.memories.get_mut(id))
         {
-            memory.stop_asked = kind == Kind::Stop;
+            memory.stop_asked = kind.ends();
             memory.leave = Some((kind, *reason));
         }
-        let starts = matches!(kind, Kind::Start | Kind::Thaw);
+        let waits = matches!(kind, Kind::Start | Kind::Thaw | Kind::Evict);
         let signalled = matches!(work, Work::Stop { options: StopOptions { grace_ms: 1.. }, .. });
         let operation = InFlight {
             busy_ms: if signalled { StopOptions::SIGNALLED_MS } else { STUCK_MS },
             id,
             kind,
             container: if kind == Kind::Start { None } else { container },
-            room_since: (starts && after.is_empty()).then_some(now),
-            left: (starts && !after.is_empty()).then_some(sender),
+            room_since: (waits && after.is_empty()).then_some(now),
+            left: (waits && !after.is_empty()).then_some(sender),
             after,
             issued_at: now,
             decision,
@@ -229,7 +250,7 @@ impl Cluster {
     /// Whether it takes room: also one that is suspended, and is being ended.
     pub(super) fn has_not_left(&self, known: &Known) -> bool {
         let Container { key, phase, .. } = known.container;
-        let ends = || self.operations.get(&key).is_some_and(|operation| operation.kind == Kind::Stop);
+        let ends = || self.operations.get(&key).is_some_and(|operation| operation.kind.ends());
         takes_room(phase) || phase == Phase::Frozen && ends()
     }
 
@@ -241,7 +262,7 @@ impl Cluster {
         let effect = match operation.kind {
             Kind::Start => Effect::Started,
             Kind::Thaw => Effect::Thawed,
-            Kind::Stop => Effect::Ended,
+            Kind::Stop | Kind::Evict | Kind::Kill => Effect::Ended,
             Kind::Freeze => Effect::Frozen,
             Kind::Remove => Effect::Removed,
         };
@@ -287,7 +308,7 @@ impl Cluster {
             if let Some(memory) = self
                 .operations
                 .get(&key)
-                .filter(|operation| operation.kind == Kind::Stop)
+                .filter(|operation| operation.kind.ends())
                 .and_then(|operation| self.memories.get_mut(operation.container.as_ref()?))
             {
                 memory.stop_asked = false;
@@ -336,6 +357,7 @@ impl Cluster {
                 let leave = self.memories.get(id).and_then(|memory| memory.leave);
                 actions.push(match leave {
                     Some((Kind::Freeze, reason)) => Action::Freeze { container, reason },
+                    Some((Kind::Kill, reason)) => Action::Kill { container, reason },
                     Some((_, reason)) => Action::Stop { container, reason },
                     None => Action::Stop { container, reason: StopReason::Preempted { by: key.service } },
                 });

@@ -39,6 +39,8 @@ pub(super) struct Memory {
     pub(super) readiness: Readiness,
     /// When we started it, or first saw it run.
     pub(super) alive_since: Option<Millis>,
+    /// For how many milliseconds it was frozen, until it was resumed last.
+    pub(super) frozen_ms: u64,
     /// It has counted as running.
     pub(super) ran: bool,
     /// From when its start is measured, until it has been seen to run.
@@ -66,6 +68,7 @@ impl Memory {
             phase_since,
             readiness: Readiness::Adopted,
             alive_since: None,
+            frozen_ms: 0,
             ran: false,
             start_from: None,
             started_here: false,

@@ -58,6 +58,7 @@ impl Controller {
             let held_back = waits
                 || self.cluster.operations_len() >= OPERATIONS_MAX
                 || self.holds.holds(container, action.kind(), now)
+                || action.lends_to().is_some_and(|to| self.holds.holds(to, "stop", now))
                 || action.after().iter().chain(action.beside()).any(|victim| held.contains(victim));
             if held_back {
                 held.insert(container);
@@ -254,6 +255,8 @@ const fn can_wait(action: &Action) -> bool {
                 | StopReason::Outdated
                 | StopReason::Unhealthy,
             ..
-        }
+        } | Action::Evict { .. }
+            | Action::Kill { .. }
+            | Action::Freeze { reason: StopReason::Lends { .. }, .. }
     )
 }

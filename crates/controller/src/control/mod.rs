@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use planner::{InstanceId, Millis, NotDone, Plan, ServiceId};
+use planner::{Delta, InstanceId, Millis, NotDone, Plan, ServiceId};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use tracing::Span;
 
 use crate::backoff::{Holds, StartFailures};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, EngineId};
+use crate::cluster::{Cluster, EngineId, Work};
 use crate::decisions::WokenBy;
 use crate::demands::Demands;
 use crate::engines::{Engine, Standings};
@@ -93,6 +93,8 @@ pub struct Controller {
     /// The settings or the standing of an instance may have changed.
     judge_again: bool,
     counted_until: Instant,
+    /// By service, for as long as the controller runs: the work of fill containers that was lost, and that was kept.
+    work_ms: HashMap<(Arc<str>, Work), u64>,
     success_ms: u64,
     no_success_ms: u64,
     /// Observers, feeds and preparations.
@@ -145,6 +147,7 @@ impl Controller {
             shutdown_at: None,
             judge_again: true,
             counted_until: Instant::now(),
+            work_ms: HashMap::new(),
             success_ms: 0,
             no_success_ms: 0,
             tasks: JoinSet::new(),
@@ -227,6 +230,11 @@ impl Controller {
             metrics::histogram!("force12_plan_seconds").record(planned_at.elapsed().as_secs_f64());
             debug_assert_eq!(planner::invariants::plan(self.cluster.state(), &plan), Ok(()));
             success = planner::success(self.cluster.state(), &plan, now);
+            let waits_to_end = plan.waits_to_end.iter().copied();
+            if !self.cluster.state().waiting_to_end().eq(waits_to_end) {
+                let containers = plan.waits_to_end.clone();
+                self.cluster.apply(Delta::WaitsToEnd { containers, at: now });
+            }
             if self.shutdown_at.is_none() {
                 self.decide(&plan, &preparing, woken_by, plan_micros, now);
                 merged.extend(self.cluster.merge(now));

@@ -13,6 +13,7 @@ use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
 use crate::executor::{Done, Ended};
 use crate::handle::lock;
+use crate::measure;
 use crate::prepare::{Preparation, Preparing, Wait};
 use crate::view;
 
@@ -35,6 +36,12 @@ impl Controller {
                     Done::Started(Started { id, already, .. }) => (already, Some(id)),
                     Done::Other(outcome) => (outcome == driver::Outcome::Already, None),
                 };
+                if let Some((work, ms)) = self.cluster.work(key, kind, now).filter(|_| !already) {
+                    let service = Arc::clone(self.cluster.service_name(key.service));
+                    let total_ms = self.work_ms.entry((service, work)).or_default();
+                    *total_ms += ms;
+                    measure::work(self.cluster.service_name(key.service), work, *total_ms);
+                }
                 self.cluster.done(operation, order, started, now);
                 if kind == Kind::Stop && !already {
                     self.stops.record(now.since(issued_at));

@@ -131,8 +131,11 @@ pub fn settled(engines: &[SimEngine], wanted: &[Wanted], slots: &Slots) -> Resul
 /// What must hold of an engine's history. `excused` holds, by instance, the moments at which somebody else may have
 /// taken of its room: what we had begun then may still land on it. `kills` holds the moments at which a controller has
 /// died: a thaw that it had asked for may come as late as a slow call takes, and nothing tells its successor of it.
+/// Containers of services that are `overlapping` may begin beside what is being frozen for them: an instance that has some
+/// is to be within its capacity soon after.
 pub fn history_is_sound(
     history: &History,
+    overlapping: &[&str],
     excused: &BTreeMap<String, Vec<u64>>,
     kills: &[u64],
     idempotent: bool,
@@ -162,10 +165,22 @@ pub fn history_is_sound(
         };
         died && history.entries().iter().any(thawed)
     };
+    let overlaps = |over: &Occupancy| {
+        let overlapped = history.entries().iter().filter(|entry| entry.at_ms <= over.at_ms).any(|entry| {
+            let labels = entry.subject.labels.as_ref();
+            labels.is_some_and(|it| it.instance == over.instance && overlapping.contains(&&*it.service))
+        });
+        let is_back = |later: &Occupancy| {
+            later.instance == over.instance
+                && (over.at_ms..=over.at_ms + MET_FOR_MS).contains(&later.at_ms)
+                && later.used.fits(later.capacity)
+        };
+        overlapped && history.occupancy().iter().any(is_back)
+    };
     let over = history
         .over_capacity()
         .into_iter()
-        .find(|over| !by_others(&over.instance, over.at_ms) && !by_the_dead(over));
+        .find(|over| !by_others(&over.instance, over.at_ms) && !by_the_dead(over) && !overlaps(over));
     if let Some(over) = over {
         return Err(format!("over capacity: {over:?}"));
     }

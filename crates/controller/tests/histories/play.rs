@@ -9,7 +9,7 @@ use driver::{ContainerSpec, Driver, Event, InstanceAvailability};
 use driver_testkit::sim::{
     Actor, Behaviour, Fault, FaultRates, Happening, Outage, SimConfig, SimContainerView, SimEngine,
 };
-use planner::{Instance, InstanceState, Phase, Resources};
+use planner::{Instance, InstanceState, Overlap, Phase, Resources};
 use tokio::task::JoinHandle;
 
 use crate::judge::{self, Slots, Wanted};
@@ -84,6 +84,15 @@ pub async fn play(script: &Script, steps: &[Step]) -> Result<Figures, String> {
     play.run(steps).await.map_err(|fault| format!("{fault}\n{}", play.story()))
 }
 
+/// Some instances have bounds for what is frozen there, by their slots.
+fn bounded(instance: Instance) -> Instance {
+    match instance.capacity.slots {
+        2 => Instance { frozen_max: 1, evict_after_ms: 2_000, ..instance },
+        4 => Instance { frozen_max: 2, evict_after_ms: 0, ..instance },
+        _ => instance,
+    }
+}
+
 impl<'a> Play<'a> {
     fn new(script: &'a Script) -> Self {
         let mut engines = Vec::new();
@@ -99,7 +108,7 @@ impl<'a> Play<'a> {
             let mut engine = SimEngine::new(format!("engine-{at}"), config);
             for (name, slots) in &draw.instances {
                 engine = engine.with_instance(name, Resources::slots_only(*slots));
-                instances.push(Instance::ready(name, Resources::slots_only(*slots)));
+                instances.push(bounded(Instance::ready(name, Resources::slots_only(*slots))));
                 homes.push(at);
             }
             engines.push(engine);
@@ -508,7 +517,14 @@ impl<'a> Play<'a> {
         for (engine, draw) in self.engines.iter().zip(&self.script.engines) {
             let history = engine.history();
             actions += history.entries().iter().filter(|entry| entry.by == Actor::Driver).count() as u64;
-            judge::history_is_sound(&history, &self.excused, &self.kills, draw.idempotent)?;
+            let overlapping: Vec<&str> = self
+                .script
+                .services
+                .iter()
+                .filter(|draw| draw.service.overlap == Overlap::Swap)
+                .map(|draw| draw.service.name.as_str())
+                .collect();
+            judge::history_is_sound(&history, &overlapping, &self.excused, &self.kills, draw.idempotent)?;
         }
         Ok(Figures {
             actions,

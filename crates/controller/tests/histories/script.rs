@@ -4,7 +4,7 @@
 
 use controller::ServiceSettings;
 use driver_testkit::sim::{Call, FaultKind, FaultRates, Outage};
-use planner::{InstanceState, OnPreempt, OnStale, Placement, Service};
+use planner::{InstanceState, OnPreempt, OnStale, Overlap, Placement, Service};
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -466,6 +466,8 @@ fn services(dice: &mut ChaCha8Rng, slots: u32) -> Vec<ServiceDraw> {
             let mut service =
                 if fill { Service::fill(name, priority) } else { Service::demand(name, priority) };
             service.weight = *[1, 1, 1, 2, 5].choose(dice).expect("five");
+            // Drawn with the weight, so that scripts are what they were.
+            service.overlap = if service.weight == 1 { Overlap::Never } else { Overlap::Swap };
             if dice.random_bool(0.2) {
                 service.max = dice.random_range(1..=slots.max(1));
             }
@@ -506,7 +508,7 @@ fn services(dice: &mut ChaCha8Rng, slots: u32) -> Vec<ServiceDraw> {
 impl ServiceDraw {
     /// As it is configured, before anything has changed.
     pub fn settings(&self) -> ServiceSettings {
-        let mut settings = demanded(self.service.clone());
+        let mut settings = ServiceSettings { freeze_or_stop: true, ..demanded(self.service.clone()) };
         match &mut settings.demand {
             _ if self.service.kind == planner::ServiceKind::Fill => settings.demand = None,
             Some(demand) => demand.source = source_name(self.source),

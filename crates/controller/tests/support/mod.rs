@@ -125,12 +125,12 @@ pub fn spec(image: &str) -> Arc<ContainerSpec> {
 /// A service whose demand is on the board, under its own name.
 pub fn demanded(service: Service) -> ServiceSettings {
     let demand = Some(DemandKey { source: SOURCE.to_owned(), key: service.name.clone() });
-    ServiceSettings { service, spec: spec(IMAGE), ready: Ready::Running, demand }
+    ServiceSettings { service, spec: spec(IMAGE), freeze_or_stop: false, ready: Ready::Running, demand }
 }
 
 /// A service that fills.
 pub fn filling(service: Service) -> ServiceSettings {
-    ServiceSettings { service, spec: spec(IMAGE), ready: Ready::Running, demand: None }
+    ServiceSettings { service, spec: spec(IMAGE), freeze_or_stop: false, ready: Ready::Running, demand: None }
 }
 
 /// The demo: priority 1 follows the board, priority 2 fills.

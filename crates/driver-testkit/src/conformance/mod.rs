@@ -66,6 +66,9 @@ macro_rules! conformance_tests {
             thaw_of_one_that_is_gone_is_refused
             thaw_waits_for_its_victim
             frozen_container_can_be_stopped
+            frozen_container_can_be_killed
+            thaw_of_one_that_somebody_resumed_is_already_so
+            freeze_of_one_that_somebody_suspended_is_already_so
             instances_are_observed_with_their_capacity
             exit_code_is_observed
             prepare_knows_what_is_missing

@@ -195,13 +195,15 @@ pub(super) async fn stop(
         let (life, alive, stubborn) =
             (container.life, container.is_alive(), container.behaviour.ignores_stop_signal);
         let stopping = container.phase == Phase::Stopping;
-        if alive && !stopping {
+        // Killed, it does not run again: it stays in its freezer until it is gone.
+        let in_freezer = container.phase == Phase::Frozen && grace.is_zero();
+        if alive && !stopping && !in_freezer {
             world.happen(&id, Happening::Stopping, Actor::Driver);
         }
-        alive.then_some((life, stubborn))
+        alive.then_some((life, stubborn, in_freezer))
     });
     drop(turn);
-    let Some((life, stubborn)) = stopping else {
+    let Some((life, stubborn, in_freezer)) = stopping else {
         return Ok(Outcome::Already);
     };
     let killed = stubborn || grace.is_zero();
@@ -213,7 +215,11 @@ pub(super) async fn stop(
         biased;
         () = ends => end(&engine, &id, life, if killed { 137 } else { 143 }, Actor::Driver),
         // Another stop with less grace may end it first.
-        () = engine.until(|engine| phase_in_life(engine, &id, life) != Some(Phase::Stopping)) => {}
+        () = engine.until(|engine| match phase_in_life(engine, &id, life) {
+            Some(Phase::Stopping) => false,
+            Some(Phase::Frozen | Phase::Running) => !in_freezer,
+            _ => true,
+        }) => {}
     }
     Ok(Outcome::Done)
 }

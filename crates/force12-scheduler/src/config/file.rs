@@ -134,6 +134,10 @@ pub struct InstanceTable {
     pub frozen_max: Option<u32>,
     /// At most this many mebibytes of memory in frozen containers. Default: not limited beyond the capacity.
     pub frozen_memory_mib: Option<u64>,
+    /// A frozen container that is to end (beyond these bounds, or wanted by nobody) and has no slot to end in is killed
+    /// after this many milliseconds, and its work is lost. 0 (at once) to 86,400,000; default 10,000.
+    #[serde(default = "default_evict_after_ms")]
+    pub evict_after_ms: u64,
 }
 
 /// TLS to an engine, both sides with certificates: files in PEM form, read again when they change.
@@ -216,14 +220,20 @@ pub struct ServiceTable {
     /// Its part of what services of the same priority share. 1 to 1,000; default 1.
     #[serde(default = "default_weight")]
     pub weight: u32,
-    /// How more important work takes its room: `stop` (default), or `freeze`, which needs `freezable = true`.
+    /// How more important work takes its room: `stop` (default), or `freeze` or `freeze-or-stop`, which need
+    /// `freezable = true`. On an engine that cannot freeze, the one is refused and the other stops.
     #[serde(default)]
     pub on_preempt: OnPreemptWord,
+    /// Whether its containers may begin beside what is being frozen to make room for them: `never` (default) or `swap`. For
+    /// those milliseconds the instance has more slots and CPU taken than there are, never more memory.
+    #[serde(default)]
+    pub overlap: OverlapWord,
     /// Whether its work survives being suspended for a while: it holds no leases and no unacknowledged
     /// messages. Default false.
     #[serde(default)]
     pub freezable: bool,
-    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. 0 to 1,000; default 0.
+    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. With `on_preempt = "freeze"` what
+    /// a fall in demand leaves over is kept frozen too. 0 to 1,000; default 0.
     #[serde(default)]
     pub standby: u32,
     /// Which instance a new container prefers: the one with the fewest of the service (`spread`, default), or
@@ -372,6 +382,20 @@ pub enum OnPreemptWord {
     Stop,
     /// Its container is suspended in place.
     Freeze,
+    /// Its container is suspended in place, or stopped where the engine cannot do that.
+    #[serde(rename = "freeze-or-stop")]
+    FreezeOrStop,
+}
+
+/// Whether a container may begin beside what is being frozen for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OverlapWord {
+    /// It waits until that is frozen.
+    #[default]
+    Never,
+    /// It does not wait.
+    Swap,
 }
 
 /// Which instance a new container prefers.
@@ -424,6 +448,10 @@ const fn default_stale_after_ms() -> u64 {
 
 const fn default_weight() -> u32 {
     1
+}
+
+const fn default_evict_after_ms() -> u64 {
+    10_000
 }
 
 const fn default_stop_grace_ms() -> u64 {

@@ -6,7 +6,7 @@ use driver_docker::{EngineAddress, Limits, TlsFiles};
 use planner::{Instance, InstanceState, Resources};
 
 use super::file::{InstanceStateWord, InstanceTable};
-use super::rules::{name, range, unique};
+use super::rules::{DAY_MS, name, range, unique};
 use super::settings::Engine;
 use super::{Place, Problems};
 
@@ -40,6 +40,7 @@ pub(super) fn instances(
             if let Some(frozen_max) = table.frozen_max {
                 range(frozen_max.into(), 0..=10_000, &place.key("frozen_max"), problems);
             }
+            range(table.evict_after_ms, 0..=DAY_MS, &place.key("evict_after_ms"), problems);
             if let (Some(frozen), Some(memory)) = (table.frozen_memory_mib, table.capacity.memory_mib)
                 && frozen > memory
             {
@@ -64,6 +65,7 @@ pub(super) fn instances(
                 },
                 frozen_max: table.frozen_max.unwrap_or(u32::MAX),
                 frozen_memory_mib: table.frozen_memory_mib.unwrap_or(Resources::UNLIMITED),
+                evict_after_ms: table.evict_after_ms,
             }
         })
         .collect();

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use controller::{DemandKey, Ready, ServiceSettings};
-use planner::{Instance, OnPreempt, OnStale, Placement, Resources, Service, ServiceKind};
+use planner::{Instance, OnPreempt, OnStale, Overlap, Placement, Resources, Service, ServiceKind};
 
-use super::file::{OnPreemptWord, OnStaleValue, PlacementWord, ReadyWord, ServiceTable};
+use super::file::{OnPreemptWord, OnStaleValue, OverlapWord, PlacementWord, ReadyWord, ServiceTable};
 use super::rules::{COUNT_MAX, DAY_MS, name, range, unique};
 use super::settings::resources_in_words;
 use super::spec::spec;
@@ -53,6 +53,7 @@ pub(super) fn services(
             ServiceSettings {
                 service: service(&table, source_stale_ms),
                 spec: Arc::new(spec),
+                freeze_or_stop: table.on_preempt == OnPreemptWord::FreezeOrStop,
                 ready: ready(&table, &place, problems),
                 demand: table.demand.map(|demand| DemandKey { source: demand.source, key: demand.key }),
             }
@@ -75,7 +76,11 @@ fn service(table: &ServiceTable, source_stale_ms: &BTreeMap<String, u64>) -> Ser
         max: table.max.unwrap_or(defaults.max),
         on_preempt: match table.on_preempt {
             OnPreemptWord::Stop => OnPreempt::Stop,
-            OnPreemptWord::Freeze => OnPreempt::Freeze,
+            OnPreemptWord::Freeze | OnPreemptWord::FreezeOrStop => OnPreempt::Freeze,
+        },
+        overlap: match table.overlap {
+            OverlapWord::Never => Overlap::Never,
+            OverlapWord::Swap => Overlap::Swap,
         },
         standby_per_instance: table.standby,
         placement: match table.placement {
@@ -251,7 +256,7 @@ fn ready(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) -> Re
 }
 
 fn freezing(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) {
-    if table.on_preempt == OnPreemptWord::Freeze && !table.freezable {
+    if table.on_preempt != OnPreemptWord::Stop && !table.freezable {
         problems.error(
             &place.key("on_preempt"),
             "freeze needs freezable = true, said by whoever knows that the work survives a pause; or use \"stop\""

@@ -29,8 +29,10 @@ impl Mode {
     const fn important_lines(self) -> &'static str {
         match self {
             Self::Stop | Self::FreezeStart => "",
-            Self::Freeze | Self::Room => "freezable = true\nstandby = 1\n",
-            Self::FreezeBeside => "freezable = true\nstandby = 1\noverlap = \"swap\"\n",
+            Self::Freeze | Self::Room => "freezable = true\non_preempt = \"freeze\"\nstandby = 1\n",
+            Self::FreezeBeside => {
+                "freezable = true\non_preempt = \"freeze\"\nstandby = 1\noverlap = \"swap\"\n"
+            }
         }
     }
 
@@ -108,6 +110,15 @@ impl Force12 {
             }
             self.mode = mode;
         }
+        self.stack.settled(BASE, mode.standbys(), BOUND).await?;
+        // What another mode has left frozen ends only when there is room for that, or after a while.
+        let what = format!("nothing frozen that mode {} does not freeze", mode.name());
+        self.stack
+            .snapshot_until(&what, BOUND, |snapshot| {
+                let frozen = |name: &str| snapshot.services.iter().any(|it| it.name == name && it.frozen > 0);
+                (mode.standbys() > 0 || !frozen(IMPORTANT)) && (mode.left() == Some("pause") || !frozen(FILL))
+            })
+            .await?;
         self.stack.settled(BASE, mode.standbys(), BOUND).await
     }
 

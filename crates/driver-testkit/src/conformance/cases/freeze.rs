@@ -92,3 +92,44 @@ pub async fn frozen_container_can_be_stopped(fixture: &dyn Fixture) {
     assert_eq!(stopped.expect("it stops"), Outcome::Done);
     assert_eq!(stage.phase(&id).await, Some(Phase::Exited));
 }
+
+/// A frozen container that is stopped without grace ends, and stays where it was until then.
+pub async fn frozen_container_can_be_killed(fixture: &dyn Fixture) {
+    let stage = Stage::new(fixture, "freeze-kill");
+    if !stage.driver.capabilities().freeze {
+        return;
+    }
+    let id = stage.running(0).await;
+    stage.soon("the freeze", stage.driver.freeze(&id)).await.expect("it freezes");
+    let no_grace = driver::StopOptions { grace_ms: 0 };
+    let killed = stage.soon("the kill", stage.driver.stop(&id, no_grace)).await;
+    assert_eq!(killed.expect("it is killed"), Outcome::Done);
+    assert_eq!(stage.phase(&id).await, Some(Phase::Exited));
+    let again = stage.soon("another kill", stage.driver.stop(&id, no_grace)).await;
+    assert_eq!(again.expect("there is nothing to do"), Outcome::Already);
+}
+
+/// What somebody has resumed meanwhile runs: there is nothing to thaw.
+pub async fn thaw_of_one_that_somebody_resumed_is_already_so(fixture: &dyn Fixture) {
+    let stage = Stage::new(fixture, "thaw-resumed");
+    let Some(backdoor) = fixture.backdoor().filter(|_| stage.driver.capabilities().freeze) else { return };
+    let id = stage.running(0).await;
+    stage.soon("the freeze", stage.driver.freeze(&id)).await.expect("it freezes");
+    stage.soon("somebody", backdoor.unpause(&id)).await;
+    let thawed = stage.soon("the thaw", stage.driver.thaw(&id, None)).await;
+    assert_eq!(thawed.expect("it runs"), Outcome::Already);
+    assert_eq!(stage.phase(&id).await, Some(Phase::Running));
+}
+
+/// One that somebody has suspended is frozen already, and is thawed like any other.
+pub async fn freeze_of_one_that_somebody_suspended_is_already_so(fixture: &dyn Fixture) {
+    let stage = Stage::new(fixture, "freeze-suspended");
+    let Some(backdoor) = fixture.backdoor().filter(|_| stage.driver.capabilities().freeze) else { return };
+    let id = stage.running(0).await;
+    stage.soon("somebody", backdoor.pause(&id)).await;
+    let frozen = stage.soon("the freeze", stage.driver.freeze(&id)).await;
+    assert_eq!(frozen.expect("it is frozen"), Outcome::Already);
+    let thawed = stage.soon("the thaw", stage.driver.thaw(&id, None)).await;
+    assert_eq!(thawed.expect("it thaws"), Outcome::Done);
+    assert_eq!(stage.phase(&id).await, Some(Phase::Running));
+}
