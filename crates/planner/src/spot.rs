@@ -230,6 +230,10 @@ impl Spot {
         let is_lent = |key: &ContainerKey| {
             state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
         };
+        let stays = |key: &ContainerKey| {
+            !left(*key)
+                && state.container(*key).is_some_and(|other| other.standing(left) != Standing::Leaving)
+        };
         let lends = |key: &ContainerKey| {
             let evicted = |other: &Container| matches!(&other.operation, Some(Operation::Evict { after }) if after.contains(key));
             is_lent(key) && containers.iter().any(evicted)
@@ -265,6 +269,11 @@ impl Spot {
                     Standing::Ending => {
                         spot.frozen.add(request);
                         match &container.operation {
+                            // What was to lend its room keeps it: until the end is given up, nobody is to wait for it.
+                            Some(Operation::Evict { after }) if after.iter().any(stays) => {
+                                spot.committed = spot.committed.plus(request.when_frozen());
+                                waiting.push(container);
+                            }
                             // What was to lend its room leaves it for good: one after the other.
                             Some(Operation::Evict { after }) if !after.iter().any(is_lent) => {
                                 spot.leaving.push((container.key, request));

@@ -51,6 +51,21 @@ fn slots_are_always_limited_and_always_taken() {
 }
 
 #[test]
+fn nobody_waits_for_one_that_is_to_end_in_the_room_of_one_that_stays() {
+    let mut world = World::pool(vec![Service::demand("web", 1), Service::demand("old", 2)], 1, 2);
+    world.demand("web", 2);
+    world.demand("old", 0);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("old", "instance-1", 0, Phase::Frozen, 10);
+    let after = vec![world.key("web", "instance-1", 0)];
+    change(&mut world, "old", "instance-1", 0, |it| it.operation = Some(Operation::Evict { after }));
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    change(&mut world, "old", "instance-1", 0, |it| it.operation = None);
+    world.converge(4);
+    assert_eq!(world.running("web"), 2);
+}
+
+#[test]
 fn the_largest_numbers_are_no_trouble() {
     let all = Resources { slots: u64::MAX, cpu_millis: u64::MAX, memory_mib: u64::MAX };
     let small = Resources { memory_mib: u64::MAX, ..Resources::ONE_SLOT };
