@@ -144,6 +144,11 @@ impl Waits {
         self.0.is_empty()
     }
 
+    /// Whether nothing waits that has a cause: what has ended is removed whatever has ended it.
+    pub(crate) fn only_removals(&self) -> bool {
+        self.0.keys().all(|&(_, kind)| kind == "remove")
+    }
+
     /// The keys mean other containers now.
     pub(crate) fn clear(&mut self) {
         self.0.clear();

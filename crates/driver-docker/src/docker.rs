@@ -16,6 +16,7 @@ use driver::{
     Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome,
     PullPolicy, PullProgress, Start, Started, StopOptions,
 };
+use futures_util::FutureExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
@@ -244,7 +245,7 @@ impl DockerDriver {
             let options = CreateContainerOptionsBuilder::new().name(&name).build();
             let body = spec::create_body(&start.spec, identity);
             let creating = docker.create_container(Some(options), body);
-            let creating = timed(took, creating.instrument(self.request("create container")));
+            let creating = timed(took, creating.instrument(self.request("create container"))).boxed();
             match self.change(CALL, creating).await? {
                 Ok(created) => return Ok(Created::Ready(ContainerId::new(created.id))),
                 Err(Refusal { status: 409, .. }) => {}

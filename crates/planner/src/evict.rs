@@ -145,10 +145,8 @@ impl Board<'_> {
     }
 
     fn end(&mut self, instance: InstanceId, position: usize, reason: StopReason, lender: Option<usize>) {
-        let request = self.request(self.container(instance, position).key.service);
         let spot = &mut self.spots[instance.index()];
         spot.fates[position] = Fate::Ends;
         spot.ending.push(Ending { position, reason, lender });
-        spot.committed = spot.committed.minus(request.when_frozen());
     }
 }

@@ -13,13 +13,15 @@ use crate::model::{InstanceId, InstanceState, Phase, Placement, Resources};
 use crate::reasons::StartReason;
 use crate::spot::{Arrival, Fate};
 use crate::standing::Standing;
-use crate::victims::{Claimant, Clearing, Loss};
+use crate::victims::{Claimant, Clearing};
 
 /// What it costs to start one more container on an instance; smaller is better, compared field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Cost {
-    /// Importance lost and the number of stops; the work is compared further down.
-    loss: Loss,
+    /// Importance lost and the number of stops ([`Loss::rank`]); the work is compared further down.
+    ///
+    /// [`Loss::rank`]: crate::victims::Loss::rank
+    loss: u128,
     /// It has to wait for something to leave.
     waits: bool,
     /// Nothing is frozen there that could be thawed.
@@ -151,7 +153,7 @@ impl Board<'_> {
             Placement::BinPack => spot.capacity.minus(spot.committed).slots,
         };
         let cost = Cost {
-            loss: clearing.loss.without_work(),
+            loss: clearing.loss.rank(),
             waits: !promised.fits(spot.free_now),
             cold: thaw.is_none(),
             placement,

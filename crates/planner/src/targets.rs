@@ -180,7 +180,25 @@ impl Board<'_> {
                 InstanceState::Lost => 0,
             });
         }
+        // What is lent comes back: nobody's share changes for that moment.
+        available = available.saturating_add(self.lent_to_warm(priority));
         self.entitle_with(wants, class, available);
+    }
+
+    /// The slots that containers of services more important than `priority` take while they are warmed to be frozen.
+    fn lent_to_warm(&self, priority: u32) -> u64 {
+        let services = self.state.services().iter().zip(&self.tallies);
+        let warmed = services.filter(|(service, _)| {
+            service.priority < priority
+                && service.kind == ServiceKind::Demand
+                && service.standby_per_instance > 0
+        });
+        warmed
+            .map(|(service, tally)| {
+                let count = tally.kept.saturating_sub(tally.limit).min(tally.coming);
+                u64::from(count) * service.request.slots
+            })
+            .sum()
     }
 
     /// Sets the limit and the share of each service of a class; returns the slots given away.

@@ -31,6 +31,12 @@ impl Loss {
         Self { work_ms: 0, ..self }
     }
 
+    /// The same order in one number, the work aside: quick to compare.
+    pub(crate) fn rank(self) -> u128 {
+        let of = |part: u32, shift: u32| u128::from(part) << shift;
+        of(self.importance, 65) | of(self.within_share.into(), 64) | of(self.stops, 32) | of(self.young, 0)
+    }
+
     fn add(&mut self, offer: &Offer, work_ms: u64) {
         let importance = u32::MAX - offer.priority.0;
         if importance >= self.importance {
@@ -90,7 +96,9 @@ pub(crate) struct Victim {
 /// A way to make room on an instance.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clearing {
-    pub(crate) victims: Vec<Victim>,
+    victims: Vec<Victim>,
+    /// The only one, where one is enough: most often, so it is kept without a list.
+    only: Option<Victim>,
     /// They go beside what was sent away before for the same instance, all of which is needed still.
     beside: bool,
     pub(crate) loss: Loss,
@@ -131,6 +139,12 @@ struct Offer {
     work_ms: u64,
     service: ServiceId,
     who: Who,
+}
+
+impl Clearing {
+    fn all(&self) -> impl Iterator<Item = &Victim> {
+        self.victims.iter().chain(&self.only)
+    }
 }
 
 impl Board<'_> {
@@ -216,12 +230,12 @@ impl Board<'_> {
         if !wanted.minus(gives).fits(spot.capacity) || !before.is_none_or(is_alike) {
             return Next::Unclear;
         }
-        let victims = vec![Victim { who: offer.who, freeze, surplus: !offer.needed }];
+        let only = Some(Victim { who: offer.who, freeze, surplus: !offer.needed });
         let mut loss = Loss::default();
         if offer.needed {
             loss.add(&offer, if freeze { 0 } else { offer.work_ms });
         }
-        Next::Victim(Clearing { victims, beside: true, loss, deferred: false })
+        Next::Victim(Clearing { only, beside: true, loss, ..Clearing::default() })
     }
 
     /// Whether the short way comes to the same as the long one.
@@ -233,7 +247,7 @@ impl Board<'_> {
         at_once: Option<&Clearing>,
     ) -> bool {
         let all = |clearing: &Clearing| {
-            let mut victims = clearing.victims.clone();
+            let mut victims: Vec<Victim> = clearing.all().copied().collect();
             if clearing.beside {
                 victims.extend(self.revocable(instance, claimant));
             }
@@ -262,13 +276,13 @@ impl Board<'_> {
         let before = if clearing.beside { Vec::new() } else { self.revocable(instance, claimant) };
         for before in before {
             if let Who::Container(position) = before.who
-                && clearing.victims.iter().all(|victim| victim.who != before.who)
+                && clearing.all().all(|victim| victim.who != before.who)
             {
                 self.call_back(instance, position);
             }
         }
         let mut cancelled: Vec<usize> = Vec::new();
-        for victim in &clearing.victims {
+        for victim in clearing.all() {
             let position = match victim.who {
                 Who::Container(position) => position,
                 Who::Arrival(arrival) => {
@@ -302,7 +316,7 @@ impl Board<'_> {
         let request = |victim: &Victim| self.request(self.service_of(instance, victim.who));
         let frozen = self.spots[instance.index()].frozen;
         let more = |victim: &&Victim| victim.freeze && !self.is_going(instance, victim.who);
-        clearing.victims.iter().filter(more).fold(frozen, |sum, victim| sum.with(request(victim)))
+        clearing.all().filter(more).fold(frozen, |sum, victim| sum.with(request(victim)))
     }
 
     /// Brings an instance that holds more than its capacity back under it, the least important first; as near to it
@@ -319,9 +333,9 @@ impl Board<'_> {
         let (clearing, _) = self.choose(instance, spot.committed, Resources::UNBOUNDED, &offers);
         // Too much memory in frozen containers, and no slot that one could end in: if none is on its way, they are
         // evicted.
-        let slot_comes = !spot.leaving.is_empty()
-            || clearing.victims.iter().any(|victim| !self.is_suspended(instance, victim.who));
-        for &Victim { who, freeze, .. } in &clearing.victims {
+        let slot_comes =
+            !spot.leaving.is_empty() || clearing.all().any(|victim| !self.is_suspended(instance, victim.who));
+        for &Victim { who, freeze, .. } in clearing.all() {
             let Who::Container(position) = who else { continue };
             if self.container(instance, position).operation.is_some() {
                 continue;

@@ -241,8 +241,8 @@ impl Controller {
             }
             self.limit_rises(&plan);
         }
-        if self.waits.is_empty() {
-            // What waits for its turn has the same causes.
+        if self.waits.only_removals() {
+            // Whatever else waits for its turn has the same causes.
             self.causes.clear();
         }
         self.publish(&plan, &success, &preparing, &merged, now);
