@@ -52,7 +52,7 @@ type Candidates = BinaryHeap<Reverse<(Spare, Option<usize>)>>;
 
 /// Of a service's containers whose turn to go has come and that can't be told to at this moment, how many are what.
 #[derive(Clone, Copy, Debug, Default)]
-struct Going {
+struct Due {
     /// They serve.
     serving: u32,
     /// They are trusted, of the service's generation.
@@ -142,7 +142,7 @@ impl Board<'_> {
         if excess == 0 {
             return false;
         }
-        let mut going = Going::default();
+        let mut due = Due::default();
         let (mut sent, mut stays) = (false, false);
         let service = self.state.service(id);
         let mut candidates = Candidates::default();
@@ -172,11 +172,11 @@ impl Board<'_> {
             // The last that is trusted stays beside what it is to replace, or a new trial would begin.
             let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
             let on_rollout = tally.outdated > 0 && tally.unproven > 0;
-            let vouches = trusted && on_rollout && tally.proven == going.trusted + 1;
+            let vouches = trusted && on_rollout && tally.proven == due.trusted + 1;
             // Another one would be started for it.
-            let missed = candidate.settled && self.kept_to_stay(id, want) <= want.limit + going.settled;
+            let missed = candidate.settled && self.kept_to_stay(id, want) <= want.limit + due.settled;
             let waits = if serves {
-                vouches || tally.surplus_over(want.limit) <= going.serving
+                vouches || tally.surplus_over(want.limit) <= due.serving
             } else {
                 self.awaits_its_turn(instance, at, excess, want)
             };
@@ -186,9 +186,9 @@ impl Board<'_> {
             }
             excess -= 1;
             if candidate.busy {
-                going.serving += u32::from(serves);
-                going.trusted += u32::from(trusted);
-                going.settled += u32::from(candidate.settled);
+                due.serving += u32::from(serves);
+                due.trusted += u32::from(trusted);
+                due.settled += u32::from(candidate.settled);
                 continue;
             }
             let freeze = container.runs()
