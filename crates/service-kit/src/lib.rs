@@ -1,7 +1,7 @@
 //! What the mains of Force12's services share, so that each main is short and all behave alike at their edges.
 //!
 //! - [`cli`]: the subcommands that every service has.
-//! - [`file`]: files that a configuration names, read within a bound.
+//! - [`mod@file`]: files that a configuration names, read within a bound.
 //! - [`config`]: one bounded TOML file, unknown keys refused with their place.
 //! - [`reload`]: a changed config file, applied while the service runs.
 //! - [`telemetry`], [`metrics`]: logs to stderr, Prometheus text on the service's own listener, and metrics and traces
