@@ -11,7 +11,9 @@
 use std::cmp::Reverse;
 
 use crate::board::Board;
-use crate::model::{ContainerKey, InstanceId, InstanceState, OnPreempt, Operation, Resources};
+use crate::model::{
+    Container, ContainerKey, InstanceId, InstanceState, OnPreempt, Operation, Resources, ServiceId,
+};
 use crate::reasons::StopReason;
 use crate::spot::{Ending, Fate};
 use crate::standing::Standing;
@@ -60,6 +62,11 @@ impl Board<'_> {
             } else if spot.committed.plus(takes).fits(spot.capacity) || self.is_evicting(instance) {
                 waiting.push(key);
             } else if let Some(lender) = self.lender(instance, at) {
+                if self.is_giving_up_an_old_one(key.service) {
+                    // Its successor counts on all that run; the next plan knows that the old one has been told.
+                    waiting.push(key);
+                    continue;
+                }
                 self.spots[instance.index()].fates[lender] = Fate::Lends;
                 self.end(instance, at, reason, Some(lender));
             } else {
@@ -142,6 +149,16 @@ impl Board<'_> {
                     && !container.outdated
             })
             .max_by_key(|&at| (self.container(instance, at).since, at))
+    }
+
+    /// Whether an outdated container of the service that runs goes by this plan, because others run in its place.
+    fn is_giving_up_an_old_one(&self, id: ServiceId) -> bool {
+        let old =
+            |container: &Container| container.key.service == id && container.outdated && container.runs();
+        self.tallies[id.index()].replaces
+            && self.spots.written().any(|(instance, spot)| {
+                spot.going.iter().any(|going| old(self.container(instance, going.position)))
+            })
     }
 
     fn end(&mut self, instance: InstanceId, position: usize, reason: StopReason, lender: Option<usize>) {

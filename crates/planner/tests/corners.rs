@@ -66,6 +66,28 @@ fn nobody_waits_for_one_that_is_to_end_in_the_room_of_one_that_stays() {
 }
 
 #[test]
+fn nobody_lends_room_in_the_plan_that_gives_up_an_old_one_for_it() {
+    let web = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("web", 1) };
+    let crowded = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(1)) };
+    let other = Instance::ready("instance-2", Resources::slots_only(2));
+    let mut world = World::new(vec![web], vec![crowded, other]);
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Running, 10);
+    world.put("web", "instance-1", 1, Phase::Frozen, 10);
+    world.put("web", "instance-1", 2, Phase::Frozen, 10);
+    world.put("web", "instance-2", 0, Phase::Running, 10);
+    world.put("web", "instance-2", 1, Phase::Running, 10);
+    change(&mut world, "web", "instance-2", 1, |it| it.outdated = true);
+    let plan = world.plan();
+    assert_eq!(kinds(&world), ["stop web/1 on instance-2"]);
+    world.issue(&plan);
+    assert_eq!(kinds(&world).len(), 2, "one lends its room, and one ends in it: {:?}", kinds(&world));
+    world.converge(4);
+    assert_eq!(world.running("web"), 2);
+    assert_eq!(world.state.containers().filter(|it| it.phase == Phase::Frozen).count(), 1);
+}
+
+#[test]
 fn the_largest_numbers_are_no_trouble() {
     let all = Resources { slots: u64::MAX, cpu_millis: u64::MAX, memory_mib: u64::MAX };
     let small = Resources { memory_mib: u64::MAX, ..Resources::ONE_SLOT };
