@@ -235,11 +235,8 @@ impl Stack {
         let what = format!("{important} of {IMPORTANT} running, {standby} kept ready, and nothing under way");
         self.snapshot_until(&what, bound, |snapshot| {
             let of = |name: &str| snapshot.services.iter().find(|service| service.name == name);
-            let containers = snapshot.instances.iter().flat_map(|instance| &instance.containers);
-            snapshot.success == Some(true)
+            at_rest(snapshot)
                 && of(IMPORTANT).is_some_and(|own| own.demand == Some(important) && own.standby >= standby)
-                && snapshot.services.iter().all(|service| service.starting + service.stopping == 0)
-                && containers.into_iter().all(|one| matches!(one.phase, Phase::Running | Phase::Frozen))
         })
         .await?;
         Ok(())
@@ -364,6 +361,14 @@ async fn start_strangers(
 fn state_of(container: &bollard::models::ContainerInspectResponse) -> String {
     let state = container.state.as_ref().and_then(|state| state.status);
     state.map(|status| status.to_string()).unwrap_or_default()
+}
+
+/// Whether all that is wanted runs, and nothing is left to be done beside it: what has ended is removed last.
+pub fn at_rest(snapshot: &Snapshot) -> bool {
+    let mut containers = snapshot.instances.iter().flat_map(|instance| &instance.containers);
+    snapshot.success == Some(true)
+        && snapshot.services.iter().all(|service| service.starting + service.stopping == 0)
+        && containers.all(|one| matches!(one.phase, Phase::Running | Phase::Frozen))
 }
 
 /// Has a demand source hold the demand of the important service at `containers`.

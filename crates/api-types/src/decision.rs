@@ -62,7 +62,7 @@ pub struct DecisionInput {
 /// One action of a decision, with what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionAction {
-    /// `start`, `thaw`, `stop`, `freeze` or `remove`.
+    /// `start`, `thaw`, `stop`, `kill` (of a frozen one), `freeze` or `remove`.
     pub action: String,
     /// The service of the container.
     pub service: String,

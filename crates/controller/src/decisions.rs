@@ -90,7 +90,7 @@ pub struct InputView {
 /// One action of a decision, with what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionView {
-    /// `start`, `thaw`, `stop`, `freeze` or `remove`.
+    /// `start`, `thaw`, `stop`, `kill` (of a frozen one), `freeze` or `remove`.
     pub kind: &'static str,
     /// The service of the container.
     pub service: Arc<str>,

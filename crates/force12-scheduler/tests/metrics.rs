@@ -11,7 +11,7 @@ use controller::{
 };
 use driver::ContainerSpec;
 use driver_testkit::sim::{Behaviour, SimConfig, SimEngine};
-use planner::{Freshness, Instance, Resources, Service};
+use planner::{Freshness, Instance, OnPreempt, Resources, Service};
 use tokio::sync::watch;
 
 /// Demands what it was last told; `None` is unknown.
@@ -41,16 +41,26 @@ async fn every_metric_is_described_and_true() {
     let engine = SimEngine::new("sim", SimConfig::seeded(12))
         .with_image("example/web", Behaviour::default())
         .with_instance("instance-1", capacity);
-    let spec = ContainerSpec { image: "example/web".to_owned(), ..ContainerSpec::default() };
+    let spec = Arc::new(ContainerSpec { image: "example/web".to_owned(), ..ContainerSpec::default() });
+    let batch = ServiceSettings {
+        service: Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) },
+        spec: Arc::clone(&spec),
+        freeze_or_stop: false,
+        ready: Ready::Running,
+        demand: None,
+    };
     let settings = Settings {
         instances: vec![Instance::ready("instance-1", capacity)],
-        services: vec![ServiceSettings {
-            service: Service::demand("web", 1),
-            spec: Arc::new(spec),
-            freeze_or_stop: false,
-            ready: Ready::Running,
-            demand: Some(DemandKey { source: "board".to_owned(), key: "web".to_owned() }),
-        }],
+        services: vec![
+            batch,
+            ServiceSettings {
+                service: Service::demand("web", 1),
+                spec,
+                freeze_or_stop: false,
+                ready: Ready::Running,
+                demand: Some(DemandKey { source: "board".to_owned(), key: "web".to_owned() }),
+            },
+        ],
         ..Settings::new("demo")
     };
     let (demand, demands) = watch::channel(Some(2));
@@ -95,6 +105,18 @@ async fn every_metric_is_described_and_true() {
     });
     assert!(seconds.is_some_and(|seconds| (14..=20).contains(&seconds)), "{text}");
 
+    // Batch has worked for that long: it is frozen for web, and ended when it is no longer configured.
+    let worked = |text: &str, what: &str| {
+        let name = format!("force12_work_{what}_seconds_total{{service=\"batch\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok())
+    };
+    demand.send_replace(Some(3));
+    until(|view| view.services[1].frozen == 1).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let text = metrics.render();
+    assert!(worked(&text, "kept").is_some_and(|seconds| (19..=25).contains(&seconds)), "{text}");
+    assert_eq!(worked(&text, "lost"), None);
+
     demand.send_replace(None);
     until(|view| view.services[0].freshness == Some(Freshness::Unknown)).await;
     let text = metrics.render();
@@ -104,7 +126,10 @@ async fn every_metric_is_described_and_true() {
     // A service that goes leaves nothing behind.
     handle.update(Settings { services: Vec::new(), ..settings }, engines).await.unwrap();
     until(|view| view.services.is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     let text = metrics.render();
+    // Its time in the freezer is none that it has worked.
+    assert!(worked(&text, "lost").is_some_and(|seconds| (19..=25).contains(&seconds)), "{text}");
     says(&text, "force12_containers{service=\"web\",phase=\"running\"} 0");
     says(&text, "force12_demand_freshness{service=\"web\",freshness=\"unknown\"} 0");
 

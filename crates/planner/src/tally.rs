@@ -102,7 +102,7 @@ impl Tally {
 
     /// How many more may be taken by others before the service falls below its share.
     pub(crate) const fn over_share(&self) -> u32 {
-        self.kept.saturating_sub(self.share)
+        (self.kept - self.on_draining).saturating_sub(self.share)
     }
 
     /// Adds what an instance has of the service.

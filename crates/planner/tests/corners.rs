@@ -158,6 +158,38 @@ fn too_much_frozen_memory_ends_where_every_slot_is_taken() {
     assert_eq!(kinds(&world), ["stop batch/0 on instance-1"]);
 }
 
+/// Two equals, one of them (four wanted of weight 2) over and over given what the other one (ten wanted) had taken from
+/// it: what is on a draining instance does not count as more than its service's share.
+#[test]
+fn equals_take_nothing_in_turns_for_what_is_being_drained() {
+    let a = Service { weight: 2, on_preempt: OnPreempt::Freeze, ..Service::demand("a", 1) };
+    let b = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("b", 1) };
+    let instances = (1..=5)
+        .zip([3, 4, 5, 2, 3])
+        .map(|(number, slots)| Instance::ready(format!("instance-{number}"), Resources::slots_only(slots)));
+    let mut empty = World::new(vec![a, b], instances.collect());
+    empty.demand("a", 4);
+    empty.demand("b", 10);
+    for drained_at in 0..40 {
+        let mut world = World { state: empty.state.clone(), now: empty.now };
+        for step in 0.. {
+            assert!(step < 400, "no end: {}", world.show(&world.plan()));
+            if step == drained_at {
+                world.instance_state("instance-2", InstanceState::Draining);
+            }
+            let plan = world.plan();
+            world.issue(&plan);
+            let movable = world.movable();
+            if movable.is_empty() && step > drained_at {
+                break;
+            }
+            if let Some(&key) = movable.get(step * 7 % movable.len().max(1)) {
+                world.step(key);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_memory_of_a_victim_is_not_given_back_for_a_thaw_in_its_slot() {
     let sized = |memory_mib| Resources { memory_mib, ..Resources::ONE_SLOT };
@@ -217,6 +249,28 @@ fn standbys_borrow_one_slot_of_an_instance_at_a_time() {
     world.converge(6);
     let frozen = world.state.containers().filter(|it| it.phase == Phase::Frozen).count();
     assert_eq!((frozen, world.running("batch")), (2, 4));
+}
+
+#[test]
+fn standbys_are_warmed_after_all_else() {
+    let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web, Service::fill("batch", 2)], 2, 2);
+    world.demand("web", 0);
+    world.put("batch", "instance-1", 0, Phase::Running, 10);
+    world.put("batch", "instance-1", 1, Phase::Running, 10);
+    world.put("batch", "instance-2", 0, Phase::Running, 10);
+    world.put("batch", "instance-2", 1, Phase::Exited, 10);
+    world.put("web", "instance-2", 0, Phase::Frozen, 10);
+    // Its priority is the highest, and nobody waits for it.
+    assert_eq!(
+        kinds(&world),
+        [
+            "start batch/2 on instance-2",
+            "remove batch/1 on instance-2",
+            "stop batch/0 on instance-1",
+            "start web/0 on instance-1",
+        ]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use acceptance::stack::{IMPORTANT, Options, Stack};
+use acceptance::stack::{IMPORTANT, Options, Stack, at_rest};
 use api_types::snapshot::{Freshness, ServiceSnapshot, Snapshot};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -179,8 +179,7 @@ async fn what_runs_goes_on_while_a_source_fails() {
     stack.runs(4, BOUND).await.unwrap();
     let mut source = Source::start(Answer::demand("4")).await;
     take_demand_from(&stack, &source.url(), "\"hold\"");
-    let asked =
-        |snapshot: &Snapshot| source.asked.load(Ordering::Relaxed) > 0 && snapshot.success == Some(true);
+    let asked = |snapshot: &Snapshot| source.asked.load(Ordering::Relaxed) > 0 && at_rest(snapshot);
     stack.snapshot_until("the new source is asked", BOUND, asked).await.unwrap();
 
     let mut wanted = 4;
@@ -240,7 +239,7 @@ async fn important_is(stack: &Stack, bound: Duration) -> u32 {
         service.freshness == Some(Freshness::Fresh)
             && service.demand == Some(service.running)
             && service.reason.is_none()
-            && snapshot.success == Some(true)
+            && at_rest(snapshot)
     };
     important(&stack.snapshot_until("the source is heard again", bound, well).await.unwrap()).running
 }
@@ -252,8 +251,7 @@ async fn a_fallback_stands_in_and_a_restart_without_a_source_changes_nothing() {
     stack.runs(5, BOUND).await.unwrap();
     let mut source = Source::start(Answer::demand("5")).await;
     take_demand_from(&stack, &source.url(), "{ fallback = 2, after_ms = 500 }");
-    let asked =
-        |snapshot: &Snapshot| source.asked.load(Ordering::Relaxed) > 0 && snapshot.success == Some(true);
+    let asked = |snapshot: &Snapshot| source.asked.load(Ordering::Relaxed) > 0 && at_rest(snapshot);
     stack.snapshot_until("the new source is asked", BOUND, asked).await.unwrap();
 
     source.vanish().await;
@@ -263,6 +261,7 @@ async fn a_fallback_stands_in_and_a_restart_without_a_source_changes_nothing() {
         service.freshness == Some(Freshness::Stale)
             && service.target == Some(2)
             && service.reason.as_deref().is_some_and(|reason| reason.contains("cannot connect"))
+            && at_rest(snapshot)
     };
     stack.snapshot_until("the fallback is told as one", BOUND, stale).await.unwrap();
 
