@@ -82,6 +82,10 @@ impl Board<'_> {
                 PeekMut::pop(cheapest);
                 continue;
             };
+            debug_assert!(
+                self.place_at(claimant, instance).is_some_and(|again| again.cost == place.cost),
+                "a cost holds until prices change"
+            );
             if place.cost > cheapest.0 {
                 cheapest.0 = place.cost;
                 places[instance.index()] = Some(place);

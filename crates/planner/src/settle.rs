@@ -235,7 +235,10 @@ impl Board<'_> {
         {
             let mut line = line.enumerate().skip(place);
             if let Some((place, at)) = line.find(|&(_, at)| kept(at)) {
-                candidates.push(Reverse((self.spare(instance, at), Some(place))));
+                let spare = self.spare(instance, at);
+                let mut behind = line.filter(|&(_, at)| kept(at)).map(|(_, at)| self.spare(instance, at));
+                debug_assert!(behind.all(|other| other > spare), "the sparest is the first in line");
+                candidates.push(Reverse((spare, Some(place))));
             }
             return;
         }
