@@ -63,6 +63,10 @@ impl Driver for Panicking<dyn Driver> {
         self.inner.capabilities()
     }
 
+    fn parallel_calls(&self) -> usize {
+        self.inner.parallel_calls()
+    }
+
     async fn observe(&self) -> Result<Observation, DriverError> {
         self.at(ALL_CALLS).observe().await
     }
