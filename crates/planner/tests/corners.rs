@@ -315,6 +315,29 @@ fn the_place_of_a_standby_among_the_frozen_is_kept_free_from_what_is_less_import
 }
 
 #[test]
+fn what_a_fall_leaves_over_does_not_take_the_place_of_a_more_important_standby() {
+    for (frozen_max, goes, frozen) in [(1, "stop", vec!["web"]), (2, "freeze", vec!["web", "api"])] {
+        let web = Service { standby_per_instance: 1, ..Service::demand("web", 1) };
+        let api = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("api", 2) };
+        let services = vec![web, Service { standby_per_instance: 1, ..api }];
+        let instance = Instance { frozen_max, ..Instance::ready("instance-1", Resources::slots_only(4)) };
+        let mut world = World::new(services, vec![instance]);
+        world.demand("web", 1);
+        world.demand("api", 1);
+        world.put("web", "instance-1", 0, Phase::Running, 10);
+        world.put("api", "instance-1", 0, Phase::Running, 90);
+        world.put("api", "instance-1", 1, Phase::Running, 10);
+        assert!(kinds(&world).contains(&format!("{goes} api/1 on instance-1")), "{:?}", kinds(&world));
+        world.converge(8);
+        let is_frozen = |name: &&str| {
+            let service = world.service(name);
+            world.state.containers().any(|it| it.key.service == service && it.phase == Phase::Frozen)
+        };
+        assert_eq!(["web", "api"].into_iter().filter(|name| is_frozen(name)).collect::<Vec<_>>(), frozen);
+    }
+}
+
+#[test]
 fn over_the_bound_the_least_important_frozen_one_with_the_least_work_ends_first() {
     let freezes =
         |name, priority| Service { on_preempt: OnPreempt::Freeze, ..Service::demand(name, priority) };
