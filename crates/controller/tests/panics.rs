@@ -145,11 +145,11 @@ async fn events_over_which_a_driver_panicked_are_followed_again() {
     // Sooner than the next look that comes by time alone.
     let one = scene.engine().history().of("priority1").next().expect("one runs").container.clone();
     scene.engine().hand().exit(&one, 1);
-    let without = |view: &View| {
+    let ended = |view: &View| {
         let mut all = view.instances.iter().flat_map(|instance| &instance.containers);
-        all.all(|container| container.id.as_ref() != Some(&one))
+        all.all(|container| container.id.as_ref() != Some(&one) || container.phase == planner::Phase::Exited)
     };
-    running.until(100, "its end is seen", without).await;
+    running.until(100, "its end is seen", ended).await;
     running.until_success(4_000, 4, 5).await;
     scene.assert_sound();
 }
