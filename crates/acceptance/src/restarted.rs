@@ -78,8 +78,12 @@ impl Restarted {
 
 impl Drop for Restarted {
     fn drop(&mut self) {
-        // Its process goes with the task.
+        // The task ends when its runtime next has its turn, which may be after whatever goes out of scope behind this: so
+        // long the process would go on, and make again what is being cleaned up.
         self.keeper.abort();
+        if let Some(pid) = self.pid() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
         failure::report(|| vec![self.service.named_log()]);
     }
 }

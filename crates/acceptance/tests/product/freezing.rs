@@ -12,8 +12,8 @@ use crate::BOUND;
 const STEP: u32 = 3;
 
 /// The scheduler's memory may grow by this much after the first fifth of the rounds, in KiB: it keeps its last thousand
-/// decisions, of 2 KiB or so each, which some 150 rounds fill.
-const GROWTH_MAX_KIB: u64 = 2_048;
+/// decisions, of 2 to 3 KiB each, which some 150 rounds fill.
+const GROWTH_MAX_KIB: u64 = 4_096;
 
 /// And by this much in the last quarter of many: by then there is nothing that still fills.
 const LATE_GROWTH_MAX_KIB: u64 = 512;

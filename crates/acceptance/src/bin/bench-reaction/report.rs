@@ -93,7 +93,7 @@ impl Report {
 
     /// For docs/performance.md.
     pub(crate) fn to_markdown(&self) -> String {
-        self.written(|network| format!("\n### {} network\n", capitalised(network)), markdown_table)
+        self.written(|network| format!("\n#### {} network\n", capitalised(network)), markdown_table)
     }
 
     fn written(&self, head: fn(&str) -> String, table: fn(&[&str], &[Vec<String>]) -> String) -> String {
