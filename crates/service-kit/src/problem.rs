@@ -141,7 +141,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// A JSON body, in and out. In: refused with a problem document that says what is wrong, where, and which
+/// A JSON body, in and out. In: an object, refused with a problem document that says what is wrong, where, and which
 /// name was probably meant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
@@ -165,6 +165,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     Problem::new(status, format!("the body cannot be read: {}", rejection.body_text()))
                 }
             })?;
+        // Serde would take an array for an object's members, in their order.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::bad_request("body: it must be a JSON object, and this is an array"));
+        }
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let message = error.to_string();
             Problem::bad_request(format!("body: {message}{}", suggest::hint(&message)))
