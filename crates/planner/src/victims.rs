@@ -2,7 +2,8 @@
 //!
 //! The order in which containers are offered is the order of what is lost with them: first those that are
 //! to go anyway, then the least important; among equals those above their share, those that have run their
-//! `min_runtime_ms`, those that do no work because they are unhealthy, the youngest. A victim rule is changed here, in [`Offer`], and nowhere else.
+//! `min_runtime_ms`, those that do no work because they are unhealthy, the youngest. A victim rule is changed here, in
+//! [`Offer`]; `Board::in_line` has to keep the same order within a service.
 
 use std::cmp::Reverse;
 

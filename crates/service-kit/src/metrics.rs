@@ -86,7 +86,7 @@ pub(crate) fn install_with(exported: Option<Meter>) -> Result<MetricsHandle, Ins
     Ok(handle)
 }
 
-/// What [`crate::http`] records.
+/// What [`crate::http`] and the listener record.
 fn describe() {
     describe_counter!(
         "http_requests_total",
@@ -97,5 +97,10 @@ fn describe() {
         "http_connections_refused_total",
         Unit::Count,
         "Connections closed at once because there were as many as are allowed already."
+    );
+    describe_counter!(
+        "http_accepts_failed_total",
+        Unit::Count,
+        "Attempts to take a connection that the system refused, for want of descriptors or the like."
     );
 }

@@ -135,7 +135,8 @@ pub struct InstanceTable {
     /// At most this many mebibytes of memory in frozen containers. Default: not limited beyond the capacity.
     pub frozen_memory_mib: Option<u64>,
     /// A frozen container that is to end (beyond these bounds, or wanted by nobody) and has no slot to end in is killed
-    /// after this many milliseconds, and its work is lost. 0 (at once) to 86,400,000; default 10,000.
+    /// after this many milliseconds, or at once where the instance holds more than its capacity, and its work is lost.
+    /// 0 (at once) to 86,400,000; default 10,000.
     #[serde(default = "default_evict_after_ms")]
     pub evict_after_ms: u64,
 }

@@ -78,7 +78,7 @@ impl OnNetwork {
 
 const FIGURES: [&str; 8] = ["ms", "rounds", "p50", "p90", "p99", "min", "max", "× floor"];
 const VERDICTS: [&str; 3] = ["goal", "here", ""];
-const STAGES: [&str; 2] = ["medians by stage", "ms up to it"];
+const STAGES: [&str; 2] = ["medians by stage", "ms since the stage before"];
 
 impl Report {
     /// Whether no goal is missed.
