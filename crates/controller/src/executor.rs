@@ -180,10 +180,11 @@ async fn left_to_engine(
 ) -> Result<Option<ContainerId>, DriverError> {
     // Under the limit of the whole, so that it ends as what it is: nothing was asked of the engine yet.
     let patience = limit / 2;
-    let waited =
-        tokio::time::timeout(patience, after.wait_for(|left| left.len() <= usize::from(last_by_engine)))
-            .await
-            .is_ok();
+    // Where nobody tells any more who has left, none is taken to have.
+    let waited = matches!(
+        tokio::time::timeout(patience, after.wait_for(|left| left.len() <= usize::from(last_by_engine))).await,
+        Ok(Ok(_))
+    );
     let left = after.borrow();
     if waited {
         return Ok(left.first().cloned());

@@ -195,7 +195,11 @@ impl Cluster {
             memory.leave = Some((kind, *reason));
         }
         let waits = matches!(kind, Kind::Start | Kind::Thaw | Kind::Evict);
-        let signalled = matches!(work, Work::Stop { options: StopOptions { grace_ms: 1.. }, .. });
+        let signalled = matches!(
+            work,
+            Work::Stop { options: StopOptions { grace_ms: 1.. }, .. }
+                | Work::Evict { options: StopOptions { grace_ms: 1.. }, .. }
+        );
         let operation = InFlight {
             busy_ms: if signalled { StopOptions::SIGNALLED_MS } else { STUCK_MS },
             id,
