@@ -17,17 +17,18 @@ use crate::model::{
 use crate::reasons::StopReason;
 use crate::spot::{Ending, Fate};
 use crate::standing::Standing;
-use crate::targets::Notes;
+use crate::targets::{Notes, Want};
+use crate::victims::Claimant;
 
 impl Board<'_> {
     /// Ends what is frozen beyond the bounds of its instance, and what was to end before and had no room for it; hands
     /// back, sorted, what still has none.
-    pub(crate) fn evict(&mut self, notes: &mut Notes) -> Vec<ContainerKey> {
+    pub(crate) fn evict(&mut self, wants: &[Want], notes: &mut Notes) -> Vec<ContainerKey> {
         let mut waiting = Vec::new();
         for instance in self.state.instance_ids() {
             let spot = &self.spots[instance.index()];
             if spot.state != InstanceState::Lost && spot.frozen.count > 0 {
-                self.evict_on(instance, notes, &mut waiting);
+                self.evict_on(instance, wants, notes, &mut waiting);
             }
         }
         waiting.sort_unstable();
@@ -40,7 +41,13 @@ impl Board<'_> {
             && self.container(instance, position).operation.is_none()
     }
 
-    fn evict_on(&mut self, instance: InstanceId, notes: &mut Notes, waiting: &mut Vec<ContainerKey>) {
+    fn evict_on(
+        &mut self,
+        instance: InstanceId,
+        wants: &[Want],
+        notes: &mut Notes,
+        waiting: &mut Vec<ContainerKey>,
+    ) {
         let mut to_end = self.spots[instance.index()].to_end.clone();
         to_end.retain(|&(at, _)| self.is_frozen(instance, at));
         // What takes too much goes first; it may be in the list for another reason as well.
@@ -61,7 +68,7 @@ impl Board<'_> {
                 self.send_away(instance, at, reason, false);
             } else if spot.committed.plus(takes).fits(spot.capacity) || self.is_evicting(instance) {
                 waiting.push(key);
-            } else if let Some(lender) = self.lender(instance, at) {
+            } else if let Some(lender) = self.lender(instance, at, wants) {
                 if self.is_giving_up_an_old_one(key.service) {
                     // Its successor counts on all that run; the next plan knows that the old one has been told.
                     waiting.push(key);
@@ -130,13 +137,16 @@ impl Board<'_> {
                 .any(|container| matches!(container.operation, Some(Operation::Evict { .. })))
     }
 
-    /// The youngest running container of the same service, if those may be frozen.
-    fn lender(&self, instance: InstanceId, position: usize) -> Option<usize> {
+    /// The youngest running container of the same service, if those may be frozen, and resumed afterwards.
+    fn lender(&self, instance: InstanceId, position: usize, wants: &[Want]) -> Option<usize> {
         let id = self.container(instance, position).key.service;
         let service = self.state.service(id);
         if service.on_preempt != OnPreempt::Freeze
             || service.removed
             || self.state.instance(instance).frozen_max == 0
+            || wants[id.index()].unknown
+            || wants[id.index()].held.is_some()
+            || !self.accepts(&Claimant::of(id, service.priority), instance)
         {
             return None;
         }

@@ -237,7 +237,7 @@ pub fn plan(state: &State, now: Millis) -> Plan {
             board.place_rest(id, &wants[id.index()]);
         }
     }
-    let waits_to_end = board.evict(&mut notes);
+    let waits_to_end = board.evict(&wants, &mut notes);
     let services = wants
         .iter()
         .zip(&board.tallies)

@@ -228,7 +228,8 @@ impl Spot {
         }
         spot.waited_for.sort_unstable();
         let is_lent = |key: &ContainerKey| {
-            state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
+            key.instance == id
+                && state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
         };
         let stays = |key: &ContainerKey| {
             !left(*key)

@@ -228,7 +228,12 @@ impl Board<'_> {
             (frozen, self.freezes(service)) == (freeze, freeze)
                 && self.request(service) == self.request(offer.service)
         };
-        if !wanted.minus(gives).fits(spot.capacity) || !before.is_none_or(is_alike) {
+        // What was frozen before may be stopped by now: a place that others' standbys lack is kept from it.
+        let is_held = |(service, frozen): (ServiceId, bool)| {
+            !frozen || self.may_hold(instance, spot.frozen, self.state.service(service).priority)
+        };
+        let as_before = before.is_none_or(|one| is_alike(one) && is_held(one));
+        if !as_before || !wanted.minus(gives).fits(spot.capacity) {
             return Next::Unclear;
         }
         let only = Some(Victim { who: offer.who, freeze, surplus: !offer.needed });

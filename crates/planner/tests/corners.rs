@@ -88,6 +88,33 @@ fn nobody_lends_room_in_the_plan_that_gives_up_an_old_one_for_it() {
 }
 
 #[test]
+fn nobody_lends_room_where_it_could_not_be_resumed() {
+    let troubles: [(&str, fn(&mut World)); 4] = [
+        ("drained", |world| world.instance_state("instance-1", InstanceState::Draining)),
+        ("cordoned", |world| world.instance_state("instance-1", InstanceState::Cordoned)),
+        ("paused", |world| {
+            let service = world.service("web");
+            world.state.apply(Delta::Paused { service, paused: true });
+        }),
+        ("of unknown demand", |world| world.unknown("web")),
+    ];
+    for (what, trouble) in troubles {
+        let web = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("web", 1) };
+        let crowded = Instance { frozen_max: 1, ..Instance::ready("instance-1", Resources::slots_only(3)) };
+        let mut world = World::new(vec![web], vec![crowded]);
+        world.demand("web", 3);
+        for ordinal in 0..3 {
+            world.put("web", "instance-1", ordinal, Phase::Running, 10);
+        }
+        world.put("web", "instance-1", 3, Phase::Frozen, 10);
+        world.put("web", "instance-1", 4, Phase::Frozen, 10);
+        trouble(&mut world);
+        world.converge(4);
+        assert_eq!(world.running("web"), 3, "{what}");
+    }
+}
+
+#[test]
 fn the_largest_numbers_are_no_trouble() {
     let all = Resources { slots: u64::MAX, cpu_millis: u64::MAX, memory_mib: u64::MAX };
     let small = Resources { memory_mib: u64::MAX, ..Resources::ONE_SLOT };
