@@ -94,6 +94,7 @@ impl Events {
             shared: Arc::default(),
             label: format!("{CLUSTER}={cluster}"),
             failures: 0,
+            heard_to_ns: 0,
         };
         Self { follower, following: OnceLock::new() }
     }
@@ -147,6 +148,12 @@ impl Shared {
         self.progress.send_modify(|progress| progress.live = false);
     }
 
+    /// Takes in that something has happened to a container, whatever it was.
+    fn something_changed(&self, id: &ContainerId) {
+        self.changed(id, "");
+    }
+
+    /// Takes in what has happened to a container.
     fn changed(&self, id: &ContainerId, action: &str) {
         self.progress.send_modify(|progress| progress.changes += 1);
         if let Some(news) = self.awaited().get(id) {
@@ -230,10 +237,14 @@ struct Follower {
     label: String,
     /// In a row.
     failures: u32,
+    /// By the engine's clock, since 1970. What is told of an earlier moment is told again, or late.
+    heard_to_ns: u64,
 }
 
 /// An established stream.
 struct Live {
+    /// By the engine's clock, since 1970: what came before is past, and is told for those who missed it.
+    from_ns: u64,
     tale: Tale<Incoming>,
     /// Ends when the engine no longer answers, and says how.
     probe: BoxFuture<'static, String>,
@@ -252,6 +263,7 @@ impl Follower {
                     continue;
                 }
             };
+            self.heard_to_ns = self.heard_to_ns.max(live.from_ns);
             self.shared.connected();
             let lost = self.hear(&mut live).await;
             self.shared.disconnected();
@@ -277,13 +289,20 @@ impl Follower {
         }
     }
 
-    fn heard(&self, Told { action, actor }: Told) {
+    fn heard(&mut self, Told { action, actor, at_ns }: Told) {
         let id = ContainerId::new(actor.id);
         // Before anybody is told, for they may list at once.
         if TOLD_EARLY.contains(&action.as_str()) {
             self.lagging.note(id.clone());
         }
-        self.shared.changed(&id, &action);
+        let is_late = at_ns <= self.heard_to_ns;
+        self.heard_to_ns = self.heard_to_ns.max(at_ns);
+        if is_late && action == SUSPENDED {
+            // It may be over: whoever waits is to look.
+            self.shared.something_changed(&id);
+        } else {
+            self.shared.changed(&id, &action);
+        }
     }
 
     /// Told once an outage.
@@ -301,7 +320,8 @@ impl Follower {
 }
 
 async fn connect(connection: &Connection, label: &str) -> Result<Live, String> {
-    let question = question(label, ping(connection).await?);
+    let engine_now = ping(connection).await?;
+    let question = question(label, engine_now);
     // Whatever has happened by then, the observation that follows the gap shows it.
     let tale = match timeout(Duration::from_millis(ANSWER_MS), connection.events(&question)).await {
         Ok(accepted) => Tale::new(accepted.map_err(|error| chain(&error))?),
@@ -316,7 +336,11 @@ async fn connect(connection: &Connection, label: &str) -> Result<Live, String> {
             }
         }
     };
-    Ok(Live { tale, probe: probe.boxed() })
+    // The clock is read to the second, downwards.
+    let from =
+        engine_now.and_then(|now| now.checked_add(Duration::from_secs(1))?.duration_since(UNIX_EPOCH).ok());
+    let from_ns = from.map_or(0, |from| u64::try_from(from.as_nanos()).unwrap_or(u64::MAX));
+    Ok(Live { from_ns, tale, probe: probe.boxed() })
 }
 
 /// For the events of this cluster's containers, from a little before `engine_now`.

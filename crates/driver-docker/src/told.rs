@@ -22,6 +22,9 @@ pub(crate) struct Told {
     pub(crate) action: String,
     #[serde(rename = "Actor")]
     pub(crate) actor: Actor,
+    /// When, by the engine's clock, in nanoseconds since 1970; 0 where it does not say.
+    #[serde(rename = "timeNano", default)]
+    pub(crate) at_ns: u64,
 }
 
 /// What an event is about.
@@ -117,7 +120,7 @@ mod tests {
     }
 
     fn told(action: &str, id: &str) -> Told {
-        Told { action: action.to_owned(), actor: Actor { id: id.to_owned() } }
+        Told { action: action.to_owned(), actor: Actor { id: id.to_owned() }, at_ns: 0 }
     }
 
     #[tokio::test]
