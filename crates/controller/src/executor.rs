@@ -182,7 +182,8 @@ async fn left_to_engine(
     let patience = limit / 2;
     // Where nobody tells any more who has left, none is taken to have.
     let waited = matches!(
-        tokio::time::timeout(patience, after.wait_for(|left| left.len() <= usize::from(last_by_engine))).await,
+        tokio::time::timeout(patience, after.wait_for(|left| left.len() <= usize::from(last_by_engine)))
+            .await,
         Ok(Ok(_))
     );
     let left = after.borrow();
