@@ -89,7 +89,8 @@ fn nobody_lends_room_in_the_plan_that_gives_up_an_old_one_for_it() {
 
 #[test]
 fn nobody_lends_room_where_it_could_not_be_resumed() {
-    let troubles: [(&str, fn(&mut World)); 4] = [
+    type Trouble = fn(&mut World);
+    let troubles: [(&str, Trouble); 4] = [
         ("drained", |world| world.instance_state("instance-1", InstanceState::Draining)),
         ("cordoned", |world| world.instance_state("instance-1", InstanceState::Cordoned)),
         ("paused", |world| {
