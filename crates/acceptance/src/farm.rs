@@ -16,7 +16,8 @@ use std::process::{Child as StdChild, Command as StdCommand, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 use tokio::process::{Child, Command};
 
 use self::certificates::{Certificates, Pair};
@@ -203,7 +204,7 @@ impl Host {
     /// Loses it.
     pub async fn lose(&mut self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::Hang => self.signal(Signal::STOP),
+            Fault::Hang => self.signal(Signal::SIGSTOP),
             Fault::Cut => self.firewall("-A").await,
             Fault::LinkDown => run("ip", &["link", "set", &self.namespace, "down"]).await,
             Fault::Kill => {
@@ -216,7 +217,7 @@ impl Host {
     /// Undoes [`Host::lose`], and returns when the engine answers again.
     pub async fn find(&mut self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::Hang => self.signal(Signal::CONT)?,
+            Fault::Hang => self.signal(Signal::SIGCONT)?,
             Fault::Cut => self.firewall("-D").await?,
             Fault::LinkDown => run("ip", &["link", "set", &self.namespace, "up"]).await?,
             Fault::Kill => return self.start().await,
@@ -283,11 +284,9 @@ impl Host {
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let raw = self.dockerd.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
-        let pid = raw
-            .and_then(Pid::from_raw)
-            .with_context(|| format!("the engine of {} has ended", self.namespace))?;
-        kill_process(pid, signal)
-            .with_context(|| format!("send {signal:?} to the engine of {}", self.namespace))
+        let pid =
+            raw.map(Pid::from_raw).with_context(|| format!("the engine of {} has ended", self.namespace))?;
+        kill(pid, signal).with_context(|| format!("send {signal:?} to the engine of {}", self.namespace))
     }
 
     /// Adds (`-A`) or deletes (`-D`) the rules that swallow what comes and goes, in its namespace alone.

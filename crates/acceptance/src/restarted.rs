@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -62,7 +63,7 @@ impl Restarted {
         if state.pid != Some(pid) {
             return Ok(false);
         }
-        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {pid:?}"))?;
+        kill(pid, signal).with_context(|| format!("send {signal:?} to {pid:?}"))?;
         Ok(true)
     }
 
@@ -82,7 +83,7 @@ impl Drop for Restarted {
         // long the process would go on, and make again what is being cleaned up.
         self.keeper.abort();
         if let Some(pid) = self.pid() {
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill(pid, Signal::SIGKILL);
         }
         failure::report(|| vec![self.service.named_log()]);
     }
@@ -91,7 +92,7 @@ impl Drop for Restarted {
 /// One life of the process.
 async fn live(command: &mut Command, state: &Mutex<State>) -> Result<()> {
     let mut child: Child = command.spawn().context("start it")?;
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     lock(state).pid = pid;
     let ended = child.wait().await;
     let mut state = lock(state);

@@ -7,8 +7,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::http;
@@ -171,9 +172,9 @@ impl Service {
     pub async fn terminate(&mut self, bound: Duration) -> Result<(ExitStatus, Duration)> {
         let mut child = self.child.take().context("it is not running")?;
         let raw = child.id().and_then(|id| i32::try_from(id).ok());
-        let pid = raw.and_then(Pid::from_raw).with_context(|| format!("{} has ended already", self.name))?;
+        let pid = raw.map(Pid::from_raw).with_context(|| format!("{} has ended already", self.name))?;
         let begun = Instant::now();
-        kill_process(pid, Signal::TERM).with_context(|| format!("send SIGTERM to {}", self.name))?;
+        kill(pid, Signal::SIGTERM).with_context(|| format!("send SIGTERM to {}", self.name))?;
         match tokio::time::timeout(bound, child.wait()).await {
             Ok(status) => Ok((status?, begun.elapsed())),
             Err(_) => bail!("{} still ran {} ms after SIGTERM", self.name, bound.as_millis()),

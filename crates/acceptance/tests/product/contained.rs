@@ -10,7 +10,8 @@ use acceptance::service::Service;
 use api_types::snapshot::Snapshot;
 use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::TryStreamExt as _;
-use rustix::process::{Pid, Signal, getgid, getuid, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getgid, getuid};
 
 use crate::BOUND;
 
@@ -43,14 +44,14 @@ fill = true
 fn child_of(pid: i64) -> Pid {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let child = children.trim().parse().unwrap_or_else(|_| panic!("children of {pid}: {children:?}"));
-    Pid::from_raw(child).unwrap()
+    Pid::from_raw(child)
 }
 
 /// Starts a container with these arguments to its binary, and the directory where they look for it.
 async fn start(engine: &Engine, run: &str, image: &str, directory: &Path, arguments: &[&str]) -> String {
     let mut body = stranger(run, image, "none");
     body.cmd = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
-    body.user = Some(format!("{}:{}", getuid().as_raw(), getgid().as_raw()));
+    body.user = Some(format!("{}:{}", getuid(), getgid()));
     let host = body.host_config.as_mut().unwrap();
     host.binds = Some(vec![format!("{}:{MOUNTED}", directory.display())]);
     host.readonly_rootfs = Some(true);
@@ -92,7 +93,7 @@ async fn in_a_container_too_a_stopped_scheduler_is_killed_and_the_container_ends
     assert!(other.get::<Snapshot>("/v1/snapshot").await.is_err(), "it stands by");
 
     let first = engine.inspect(&contained).await.unwrap().state.unwrap().pid.unwrap();
-    kill_process(child_of(first), Signal::STOP).unwrap();
+    kill(child_of(first), Signal::SIGSTOP).unwrap();
     other.get_until("/v1/snapshot", "the other acts", BOUND, |_: &Snapshot| true).await.unwrap();
     until("the container has ended", async || {
         let state = engine.inspect(&contained).await.unwrap().state.unwrap();
@@ -130,7 +131,7 @@ async fn in_a_container_too_a_stopped_drain_is_killed_and_one_that_is_told_to_en
     let drains = async || std::fs::read_to_string(&lock_file).is_ok_and(|text| text.contains("drain: pid"));
     until("it drains", drains).await;
     let first = engine.inspect(&contained).await.unwrap().state.unwrap().pid.unwrap();
-    kill_process(child_of(first), Signal::STOP).unwrap();
+    kill(child_of(first), Signal::SIGSTOP).unwrap();
     let ended = async |code: i64| {
         let state = engine.inspect(&contained).await.unwrap().state.unwrap();
         (state.running, state.exit_code) == (Some(false), Some(code))

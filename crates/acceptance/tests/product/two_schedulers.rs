@@ -10,9 +10,9 @@ use acceptance::service::Service;
 use acceptance::stack::{IMPORTANT, Options, SLOTS, Stack};
 use acceptance::timeline::{Nanos, Timeline, moment};
 use api_types::snapshot::Snapshot;
+use nix::sys::signal::Signal;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rustix::process::Signal;
 
 use crate::{BOUND, RECEIPT_LAG_NS, lines, seed};
 
@@ -121,11 +121,11 @@ async fn two_schedulers_of_one_cluster_do_no_harm_whatever_happens_to_the_one_th
         let (hit, other) = (&schedulers[index], &schedulers[1 - index]);
         let pid = hit.pid().expect("it acts, so it runs");
         let struck = Instant::now();
-        let signal = if blow == Blow::Kill { Signal::KILL } else { Signal::STOP };
+        let signal = if blow == Blow::Kill { Signal::SIGKILL } else { Signal::SIGSTOP };
         assert!(hit.signal(pid, signal).unwrap(), "it acts, so it runs");
         if blow == Blow::Stop(SHORT) {
             tokio::time::sleep(SHORT).await;
-            assert!(hit.signal(pid, Signal::CONT).unwrap(), "{SHORT:?} of a stop are survived");
+            assert!(hit.signal(pid, Signal::SIGCONT).unwrap(), "{SHORT:?} of a stop are survived");
             assert_eq!(acting(&schedulers).await, (index, before), "and it goes on");
             continue;
         }
@@ -144,7 +144,7 @@ async fn two_schedulers_of_one_cluster_do_no_harm_whatever_happens_to_the_one_th
         takeovers.push((blow, acts_ms, struck.elapsed().as_millis()));
         if let Blow::Stop(stopped) = blow {
             tokio::time::sleep(stopped.saturating_sub(struck.elapsed())).await;
-            assert!(!hit.signal(pid, Signal::CONT).unwrap(), "what was stopped for so long is gone");
+            assert!(!hit.signal(pid, Signal::SIGCONT).unwrap(), "what was stopped for so long is gone");
         }
         assert_eq!(epoch(other).await, Some(after), "who was hit is back by now, and stands by");
     }
