@@ -4,6 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker, body_full};
 use bytes::Bytes;
@@ -18,6 +21,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::UnixConnector;
+use serde::Deserialize;
 
 use crate::config::{DockerConfig, EngineAddress};
 use crate::tls::Tls;
@@ -32,7 +36,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Unanswered probes that end the connection.
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Of the words with which the engine refuses to tell of events; the rest is not read.
+/// Of the words with which the engine refuses what has no end; more is not read.
 const REFUSAL_MAX_BYTES: usize = 64 * 1024;
 
 /// The header with the credentials for a registry.
@@ -88,19 +92,26 @@ impl Connection {
     }
 
     /// The engine's events as it tells them, from the moment on in which it has accepted the request.
-    ///
-    /// Not bollard's: it keeps a line for as long as it has no end, and reads all of it again with each piece.
     pub(crate) async fn events(&self, query: &str) -> Result<Incoming, EngineError> {
-        let response = self.get(&format!("/events?{query}")).await?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response.into_body());
+        accepted(self.get(&format!("/events?{query}")).await?).await
+    }
+
+    /// Has the engine pull an image, and hands back how it comes on, from the moment on in which the engine has something to
+    /// tell.
+    pub(crate) async fn pull(
+        &self,
+        query: &str,
+        credentials: Option<&DockerCredentials>,
+    ) -> Result<Incoming, EngineError> {
+        let mut request = Request::post(format!("{}/images/create?{query}", self.base));
+        if let Some(credentials) = credentials {
+            // The alphabet of URLs: what the engine cannot read it takes for no credentials at all.
+            let mut value = HeaderValue::try_from(URL_SAFE.encode(serde_json::to_vec(credentials)?))
+                .expect("base64 is fit for a header");
+            value.set_sensitive(true);
+            request = request.header(REGISTRY_AUTH, value);
         }
-        let message = match Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect().await {
-            Ok(message) => String::from_utf8_lossy(&message.to_bytes()).trim().to_owned(),
-            Err(_) => "the engine does not tell of events".to_owned(),
-        };
-        Err(EngineError::DockerResponseServerError { status_code: status.as_u16(), message })
+        accepted((self.send)(request.body(body_full(Bytes::new()))?).await?).await
     }
 
     /// Whether the engine answers, and its clock if it tells (to the second).
@@ -138,23 +149,33 @@ fn tls_sender(mut connector: HttpConnector, tls: Arc<Tls>) -> Sender {
     })
 }
 
-async fn send<C: Connect + Clone + Send + Sync + 'static>(
-    connector: C,
-    mut request: BollardRequest,
-) -> Answer {
-    url_safe(&mut request);
+async fn send<C: Connect + Clone + Send + Sync + 'static>(connector: C, request: BollardRequest) -> Answer {
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     already_so(client.request(request).await?)
 }
 
-/// bollard encodes credentials in the common alphabet of base64. The engine expects that of URLs, and takes what it
-/// cannot read for no credentials at all: some passwords would do, and some would not.
-fn url_safe(request: &mut BollardRequest) {
-    let Some(credentials) = request.headers_mut().get_mut(REGISTRY_AUTH) else { return };
-    let encoded = credentials.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
-    if let Ok(mut encoded) = HeaderValue::try_from(encoded) {
-        encoded.set_sensitive(true);
-        *credentials = encoded;
+/// The body of an answer that has no end, or why the engine has refused.
+async fn accepted(response: Response<Incoming>) -> Result<Incoming, EngineError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response.into_body());
+    }
+    let message = match Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect().await {
+        Ok(message) => refusal(&message.to_bytes()),
+        Err(_) => format!("the engine answered {status}"),
+    };
+    Err(EngineError::DockerResponseServerError { status_code: status.as_u16(), message })
+}
+
+/// The engine says it in JSON; something in between may say it in any other way.
+fn refusal(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Refused {
+        message: String,
+    }
+    match serde_json::from_slice(body) {
+        Ok(Refused { message }) => message,
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
 

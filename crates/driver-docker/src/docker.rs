@@ -13,8 +13,8 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use driver::{
-    Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Exit, Observation, Outcome,
-    PullPolicy, PullProgress, Start, Started, StopOptions,
+    Capabilities, ContainerId, ContainerSpec, Driver, DriverError, Event, Observation, Outcome, PullPolicy,
+    PullProgress, Start, Started, StopOptions,
 };
 use futures_util::FutureExt as _;
 use futures_util::stream::BoxStream;
@@ -28,6 +28,7 @@ use crate::error::{Errors, Refusal};
 use crate::events::{Events, Listener};
 use crate::labels::{self, Identity};
 use crate::lagging::Lagging;
+use crate::observe::AtRest;
 use crate::pull::Pulls;
 use crate::{spec, trace};
 
@@ -44,6 +45,10 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(4);
 /// Questions that starts, stops and the like ask at once, all together; the rest wait their turn. Each takes about a
 /// millisecond and a connection of its own.
 const QUESTIONS_AT_ONCE: usize = 16;
+/// So long at most a start waits until the engine has cleaned up behind its victim.
+const CLEAN_UP_WAIT: Duration = Duration::from_secs(1);
+/// Networks for which the engine has nothing to set up.
+const BARE_NETWORKS: [&str; 2] = ["host", "none"];
 /// Networks that every engine has.
 const OWN_NETWORKS: [&str; 4] = ["bridge", "default", "host", "none"];
 
@@ -67,8 +72,8 @@ pub struct DockerDriver {
     pub(crate) labelled_images: Mutex<HashMap<String, bool>>,
     pub(crate) lagging: Lagging,
     pulls: Pulls,
-    /// How the containers ended that the last observation showed as ended.
-    pub(crate) exits: Mutex<HashMap<ContainerId, Exit>>,
+    /// What inspections told of the containers that the last observation showed as ended or frozen.
+    pub(crate) at_rest: Mutex<HashMap<ContainerId, AtRest>>,
 }
 
 /// What holds the name that a container is to be created under.
@@ -116,7 +121,7 @@ impl DockerDriver {
             checked_images: Mutex::default(),
             labelled_images: Mutex::default(),
             lagging,
-            exits: Mutex::default(),
+            at_rest: Mutex::default(),
         }
     }
 
@@ -316,26 +321,33 @@ impl DockerDriver {
         trace::request(name, &self.errors.engine)
     }
 
-    /// Ends when the container has left its room: it has ended, is suspended, or is gone.
-    async fn left(&self, id: &ContainerId) -> Result<(), DriverError> {
+    /// Ends when the container has left its room: it has ended, is suspended, or is gone; where it is to be `clean`, not
+    /// before the engine has cleaned up behind one that has ended.
+    async fn left(&self, id: &ContainerId, clean: bool) -> Result<(), DriverError> {
+        const CALL: &str = "start";
         let mut listener = self.events.listen(id);
         let suspension = self.events.listen(id);
         let takes_room = |status| matches!(status, Status::RUNNING | Status::RESTARTING);
         let left = async {
             tokio::select! {
-                () = suspension.suspended() => Ok(()),
-                left = self.no_longer("start", id, &mut listener, takes_room) => left,
+                () = suspension.suspended() => Ok(false),
+                left = self.no_longer(CALL, id, &mut listener, takes_room) => left.map(|()| true),
             }
         };
         let left = left.instrument(trace::wait_for_room(id.as_str()));
         let waited_ms = self.config.limits.after_ms;
-        timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
+        let ended = timeout(Duration::from_millis(waited_ms), left).await.unwrap_or_else(|_| {
             Err(DriverError::Timeout {
                 engine: self.errors.engine.clone(),
                 container: id.to_string(),
                 waited_ms,
             })
-        })
+        })?;
+        if clean && ended {
+            // A look waits until the engine is done with it. Whatever comes of that, the container has left its room.
+            let _ = timeout(CLEAN_UP_WAIT, self.status(CALL, id)).await;
+        }
+        Ok(())
     }
 
     /// Ends when the engine tells of the container's end, or a look at it shows that it is no longer `so`.
@@ -434,6 +446,11 @@ impl DockerDriver {
     }
 }
 
+/// Whether the engine has to make a network for a container before it runs.
+fn sets_up_network(spec: &ContainerSpec) -> bool {
+    !spec.network.as_deref().is_some_and(|network| BARE_NETWORKS.contains(&network))
+}
+
 /// Adds to `took` for how long it was waited for.
 async fn timed<T>(took: &mut Duration, request: impl Future<Output = T>) -> T {
     let asked_at = Instant::now();
@@ -496,7 +513,9 @@ impl Driver for DockerDriver {
         let identity = Identity::of_start(&self.config.cluster, start);
         let mut left = pin!(async {
             match after {
-                Some(id) => self.left(id).await,
+                // An engine that sets up one network while it takes down another is slower at both, by more than the one
+                // takes (docs/performance.md).
+                Some(id) => self.left(id, sets_up_network(&start.spec)).await,
                 None => Ok(()),
             }
         });
@@ -565,7 +584,7 @@ impl Driver for DockerDriver {
     async fn thaw(&self, id: &ContainerId, after: Option<&ContainerId>) -> Result<Outcome, DriverError> {
         const CALL: &str = "thaw";
         if let Some(after) = after {
-            self.left(after).await?;
+            self.left(after, false).await?;
         }
         let thawing = self.connection.docker().unpause_container(id.as_str());
         match self.change(CALL, thawing.instrument(self.request("unpause container"))).await? {

@@ -20,7 +20,8 @@ use crate::connection::Connection;
 use crate::error::{Errors, chain};
 use crate::labels::CLUSTER;
 use crate::lagging::Lagging;
-use crate::told::{Tale, Told};
+use crate::tale::Tale;
+use crate::told::Told;
 
 /// What can change an observation. The rest (exec, attach, resize, every health check) would only wake us. The last is
 /// told as `health_status: healthy`; with it among them the engine takes each for the beginning of an event's name.
@@ -245,7 +246,7 @@ struct Follower {
 struct Live {
     /// By the engine's clock, since 1970: what came before is past, and is told for those who missed it.
     from_ns: u64,
-    tale: Tale<Incoming>,
+    tale: Tale<Incoming, Told>,
     /// Ends when the engine no longer answers, and says how.
     probe: BoxFuture<'static, String>,
 }

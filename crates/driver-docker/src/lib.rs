@@ -34,6 +34,7 @@ mod observe;
 mod pull;
 mod registry;
 mod spec;
+mod tale;
 mod tls;
 mod told;
 mod trace;

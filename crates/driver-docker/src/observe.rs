@@ -1,9 +1,9 @@
 //! What is there, in the driver's words.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, Health as EngineHealth};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use driver::{
     ContainerId, DriverError, Exit, Health, InstanceAvailability, Observation, ObservedContainer,
@@ -31,6 +31,15 @@ const MILLIS_PER_SECOND: u64 = 1_000;
 struct Candidate {
     image: String,
     container: ObservedContainer,
+}
+
+/// What only an inspection tells of a container that has ended or is frozen. It stays so for as long as nothing is heard
+/// of the container, and is asked for once.
+#[derive(Clone, Debug)]
+pub(crate) struct AtRest {
+    phase: Phase,
+    health: Option<Health>,
+    exit: Option<Exit>,
 }
 
 impl DockerDriver {
@@ -112,22 +121,26 @@ impl DockerDriver {
         Ok(Some(label.is_some()))
     }
 
-    /// Inspects those that the list may be behind about, and those that have ended; leaves out what is gone by now.
+    /// Inspects those that the list may be behind about, and those that have ended or are frozen; leaves out what is gone by
+    /// now.
     async fn looked_at(
         &self,
         containers: Vec<ObservedContainer>,
         lagging: &HashMap<ContainerId, Mark>,
     ) -> Result<Vec<ObservedContainer>, DriverError> {
-        let known = std::mem::take(&mut *self.exits.lock().expect("nothing panics while holding it"));
-        let known = &known;
         let looked_at: Vec<ObservedContainer> = stream::iter(containers)
             .map(|mut container| async move {
                 let mark = lagging.get(&container.id).copied();
-                if mark.is_none() && container.phase == Phase::Exited {
-                    container.exit = known.get(&container.id).cloned();
-                }
-                if mark.is_none() && (container.phase != Phase::Exited || container.exit.is_some()) {
-                    return Ok(Some(container));
+                if mark.is_none() {
+                    if !is_at_rest(container.phase) {
+                        return Ok(Some(container));
+                    }
+                    let known = self.at_rest.lock().expect("nothing panics while holding it");
+                    if let Some(known) = known.get(&container.id).filter(|it| it.phase == container.phase) {
+                        container.health = known.health;
+                        container.exit.clone_from(&known.exit);
+                        return Ok(Some(container));
+                    }
                 }
                 self.look_at(container, mark).await
             })
@@ -135,9 +148,11 @@ impl DockerDriver {
             .try_filter_map(|container| async move { Ok(container) })
             .try_collect()
             .await?;
-        let ended =
-            looked_at.iter().filter_map(|container| Some((container.id.clone(), container.exit.clone()?)));
-        self.exits.lock().expect("nothing panics while holding it").extend(ended);
+        let resting: HashSet<&ContainerId> =
+            looked_at.iter().filter(|it| is_at_rest(it.phase)).map(|it| &it.id).collect();
+        let mut known = self.at_rest.lock().expect("nothing panics while holding it");
+        known.retain(|id, _| resting.contains(id));
+        drop(known);
         Ok(looked_at)
     }
 
@@ -165,15 +180,28 @@ impl DockerDriver {
         if let Some(mark) = mark.filter(|_| listed == container.phase) {
             self.lagging.settle(&container.id, mark);
         }
-        let says = state.health.and_then(|health| health.status).map(|status| status.to_string());
-        container.health = says.filter(|_| container.phase == Phase::Running).as_deref().and_then(health);
+        container.health = match container.phase {
+            Phase::Running => state.health.as_ref().and_then(checked),
+            Phase::Frozen => state.health.as_ref().and_then(last_check),
+            _ => None,
+        };
         container.exit = (container.phase == Phase::Exited).then(|| Exit {
             code: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
             message: state.error.filter(|message| !message.is_empty()),
         });
+        if is_at_rest(container.phase) {
+            let ObservedContainer { phase, health, .. } = container;
+            let rests = AtRest { phase, health, exit: container.exit.clone() };
+            self.at_rest.lock().expect("nothing panics while holding it").insert(container.id.clone(), rests);
+        }
         Ok(Some(container))
     }
+}
+
+/// Whether there is more to know of a container in this phase than the list tells.
+const fn is_at_rest(phase: Phase) -> bool {
+    matches!(phase, Phase::Exited | Phase::Frozen)
 }
 
 fn candidate(listed: ContainerSummary) -> Option<Candidate> {
@@ -196,7 +224,24 @@ fn candidate(listed: ContainerSummary) -> Option<Candidate> {
     Some(Candidate { image: listed.image_id.unwrap_or_default(), container })
 }
 
-/// An inspection's word.
+/// What an inspection says while the container runs.
+fn checked(of: &EngineHealth) -> Option<Health> {
+    health(of.status?.as_ref())
+}
+
+/// What the last check of a frozen container said. Its status is of no use: the engine makes that `unhealthy` as it
+/// suspends a container, and leaves it so until the first check after it was resumed.
+fn last_check(of: &EngineHealth) -> Option<Health> {
+    checked(of)?;
+    let last = of.log.as_ref().and_then(|log| log.last());
+    Some(match last.map(|check| check.exit_code) {
+        None => Health::Starting,
+        Some(Some(0)) => Health::Healthy,
+        Some(_) => Health::Unhealthy,
+    })
+}
+
+/// The engine's word.
 fn health(says: &str) -> Option<Health> {
     match says {
         "starting" => Some(Health::Starting),
@@ -231,6 +276,27 @@ fn phase(state: Option<&str>) -> Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_frozen_is_as_healthy_as_its_last_check_found_it() {
+        let health = |json: &str| last_check(&serde_json::from_str(json).expect("it is an engine's"));
+        for (says, expected) in [
+            (r#"{"Status": "none", "FailingStreak": 0, "Log": null}"#, None),
+            (r#"{"Status": "", "FailingStreak": 0, "Log": null}"#, None),
+            (r#"{"Status": "unhealthy", "FailingStreak": 0, "Log": null}"#, Some(Health::Starting)),
+            (r#"{"Status": "unhealthy", "FailingStreak": 0, "Log": []}"#, Some(Health::Starting)),
+            (
+                r#"{"Status": "unhealthy", "FailingStreak": 0, "Log": [{"ExitCode": 1}, {"ExitCode": 0}]}"#,
+                Some(Health::Healthy),
+            ),
+            (
+                r#"{"Status": "unhealthy", "FailingStreak": 1, "Log": [{"ExitCode": 0}, {"ExitCode": 1}]}"#,
+                Some(Health::Unhealthy),
+            ),
+        ] {
+            assert_eq!(health(says), expected, "{says}");
+        }
+    }
 
     #[test]
     fn health_is_read_from_the_sentence_in_the_list() {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::models::CreateImageInfo;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::errors::Error as EngineError;
+use bollard::models::{CreateImageInfo, ErrorDetail};
 use driver::{DriverError, PullProgress};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryFutureExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
@@ -17,6 +17,7 @@ use crate::config::Limits;
 use crate::connection::Connection;
 use crate::error::{Errors, Refusal};
 use crate::registry::{self, Registries, RegistryError};
+use crate::tale::{Broken, Tale};
 
 /// Turns of one engine. A pull waits for one, and keeps it for [`Limits::pull_turn_ms`] at most. Each loads several
 /// layers side by side, and what one pull leaves of the line and the disk, a second takes.
@@ -122,8 +123,8 @@ impl Pulls {
         })?;
         let logs_in = credentials.is_some();
         let (name, tag) = registry::tag_of(image);
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
-        let mut news = self.connection.docker().create_image(Some(options), None, credentials).boxed();
+        let question = question(name, tag);
+        let mut news = self.news(&question, credentials.as_ref()).boxed();
         let mut layers = HashMap::new();
         let mut comes = false;
         let mut progress = Progress { queued: false, ..Progress::queued() };
@@ -157,7 +158,7 @@ impl Pulls {
                         info!(engine = self.errors.engine, image, "an image is being pulled");
                     }
                 }
-                Some(Err(bollard::errors::Error::DockerStreamError { error })) => {
+                Some(Err(EngineError::DockerStreamError { error })) => {
                     return Err(self.failed(image, &server, logs_in, &error));
                 }
                 Some(Err(error)) => {
@@ -166,6 +167,27 @@ impl Pulls {
                 }
             }
         }
+    }
+
+    /// What the engine tells of a pull.
+    fn news(
+        &self,
+        question: &str,
+        credentials: Option<&DockerCredentials>,
+    ) -> impl Stream<Item = Result<CreateImageInfo, EngineError>> {
+        let accepted = async move {
+            let body = self.connection.pull(question, credentials).await?;
+            let failed = |words: String| EngineError::DockerStreamError { error: words };
+            Ok(Tale::new(body).into_stream().map(move |told: Result<CreateImageInfo, _>| match told {
+                Ok(CreateImageInfo {
+                    error_detail: Some(ErrorDetail { message: Some(words), .. }), ..
+                }) => Err(failed(words)),
+                Ok(news) => Ok(news),
+                Err(Broken::Cut(error)) => Err(error.into()),
+                Err(broken) => Err(failed(broken.to_string())),
+            }))
+        };
+        accepted.try_flatten_stream()
     }
 
     /// Reads files, which may be on a slow mount: not on the threads that everything else needs. If there is no login
@@ -219,6 +241,12 @@ impl Pulls {
         };
         self.errors.rejected(CALL, code, message)
     }
+}
+
+/// For the pull of one image.
+fn question(name: &str, tag: &str) -> String {
+    let mut question = form_urlencoded::Serializer::new(String::new());
+    question.append_pair("fromImage", name).append_pair("tag", tag).finish()
 }
 
 /// Shows a pull for as long as it is under way.

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
@@ -248,6 +249,40 @@ async fn a_victim_that_somebody_else_suspends_has_left_its_room() {
     assert!(runs(&started.expect("it starts").id).await);
 }
 
+/// An engine that sets up one network and takes down another at the same time takes longer for both.
+#[tokio::test]
+async fn a_successor_whose_network_is_to_be_made_waits_until_that_of_its_victim_is_gone() {
+    const SWAPS: u32 = 4;
+    let cluster = Cluster::new();
+    let driver = cluster.driver();
+    let on_bridge = || ContainerSpec { network: Some("bridge".to_owned()), ..workload(&[]) };
+    let mut victim = driver.start(&start_of(0, on_bridge()), None).await.expect("it starts").id;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs().to_string();
+    for round in 1..=SWAPS {
+        let start = start_of(round, on_bridge());
+        let swap = async { tokio::join!(driver.start(&start, Some(&victim)), driver.stop(&victim, GRACE)) };
+        let (started, stopped) = swap.await;
+        let successor = started.expect("it starts").id;
+        stopped.expect("the victim stops");
+        let filters = HashMap::from([("type", vec!["network"]), ("event", vec!["connect", "disconnect"])]);
+        let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+        let engine = engine();
+        let mut events = engine.events(Some(options)).boxed();
+        let wanted = [("disconnect", victim.as_str()), ("connect", successor.as_str())];
+        let mut told = Vec::new();
+        while told.len() < wanted.len() {
+            let event = timeout(PATIENCE, events.next()).await.expect("both are told").expect("it goes on");
+            let event = event.expect("it can be read");
+            let container = event.actor.and_then(|actor| actor.attributes?.remove("container"));
+            let event = (event.action.unwrap_or_default(), container.unwrap_or_default());
+            let wanted = wanted.iter().find(|it| (it.0, it.1) == (event.0.as_str(), event.1.as_str()));
+            told.extend(wanted.map(|it| it.0));
+        }
+        assert_eq!(told, ["disconnect", "connect"], "swap {round}");
+        victim = successor;
+    }
+}
+
 #[tokio::test]
 async fn an_engine_is_reached_over_tcp_alike() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -301,8 +336,8 @@ async fn waiting_for_room_keeps_nobody_else_waiting() {
     assert_eq!(running, ids.iter().collect());
 }
 
-/// What the engine's healthcheck says comes with the list, changes wake whoever observes, and one that was suspended is
-/// unhealthy until it has been checked again.
+/// What the engine's healthcheck says comes with the list, changes wake whoever observes, and of one that is suspended it
+/// is known what its last check said, also to those who have not seen it run.
 #[tokio::test]
 async fn health_is_observed_as_the_engine_says_it() {
     let cluster = Cluster::new();
@@ -353,7 +388,12 @@ async fn health_is_observed_as_the_engine_says_it() {
     health_of(Health::Healthy).await;
     driver.freeze(&id).await.expect("it is suspended");
     let frozen = observe(&driver).await.containers.into_iter().find(|it| it.id == id).expect("it is there");
-    assert_eq!((frozen.phase, frozen.health), (Phase::Frozen, None));
+    assert_eq!((frozen.phase, frozen.health), (Phase::Frozen, Some(Health::Healthy)));
+    let another = cluster.driver();
+    for driver in [&another, &driver, &another] {
+        let frozen = observe(driver).await.containers.into_iter().find(|it| it.id == id);
+        assert_eq!(frozen.map(|it| it.health), Some(Some(Health::Healthy)));
+    }
     driver.thaw(&id, None).await.expect("it is resumed");
     health_of(Health::Healthy).await;
 }

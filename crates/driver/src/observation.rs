@@ -52,7 +52,8 @@ pub struct ObservedContainer {
     pub phase: Phase,
     /// When it was created: milliseconds since the Unix epoch, by the engine's clock.
     pub created_at_ms: u64,
-    /// What its healthcheck says while it runs; `None` where it has none.
+    /// What its healthcheck says while it runs; of a frozen one, what the last check before it was frozen said, where the
+    /// engine still knows. `None` where it has no healthcheck.
     pub health: Option<Health>,
     /// How it ended, for one that has.
     pub exit: Option<Exit>,
