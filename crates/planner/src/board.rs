@@ -7,7 +7,7 @@
 
 use crate::model::{Container, InstanceId, Millis, OnPreempt, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Arrival, Fate, Going, Group, Spots};
+use crate::spot::{Arrival, Fate, Going, Group, Line, SEVERAL, Spots};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::tally::{Counted, Tally, is_unproven};
@@ -24,21 +24,26 @@ pub(crate) struct Board<'a> {
     pub(crate) with_standbys: Vec<ServiceId>,
     /// Changes whenever what a container costs as a victim may have changed on every instance.
     pub(crate) prices: u32,
+    /// There are, or will be, no more containers than this on any instance.
+    most: u32,
 }
 
 impl<'a> Board<'a> {
     pub(crate) fn new(state: &'a State, now: Millis) -> Self {
         let spots = Spots::new(state);
         let mut tallies = vec![Tally::default(); state.services().len()];
-        for group in spots.iter().flat_map(|spot| &spot.groups) {
-            tallies[group.service.index()].add(&group.tally);
+        for (service, there) in spots.iter().flat_map(|spot| spot.tallies.iter()) {
+            tallies[service.index()].add(there);
         }
+        // Whatever arrives takes a slot at least.
+        let most = spots.iter().map(|spot| spot.fates.len() as u64 + spot.capacity.slots).max();
+        let most = u32::try_from(most.unwrap_or(0)).unwrap_or(u32::MAX);
         let has_standbys = |id: &ServiceId| {
             let service = state.service(*id);
             service.standby_per_instance > 0 && !service.removed
         };
         let with_standbys = state.service_ids().filter(has_standbys).collect();
-        let mut board = Self { state, now, spots, tallies, with_standbys, prices: 0 };
+        let mut board = Self { state, now, spots, tallies, with_standbys, prices: 0, most };
         for id in state.service_ids() {
             if board.tallies[id.index()].outdated > 0 {
                 board.count_unproven(id);
@@ -83,22 +88,9 @@ impl<'a> Board<'a> {
     }
 
     /// Those of a group who had been told nothing when the plan began and have no fault, in the order in which they
-    /// would be given up: the youngest first, but those who have not run their `min_runtime_ms` last.
-    ///
-    /// `None` if one is said to begin later than now: then this is not their order.
-    pub(crate) fn in_line(&self, instance: InstanceId, group: &Group) -> Option<impl Iterator<Item = usize>> {
-        let containers = self.state.containers_on(instance);
-        let line = self.spots[instance.index()].youngest_first(group);
-        let since = |at: &u32| containers[*at as usize].since;
-        if line.first().is_some_and(|first| since(first) > self.now) {
-            return None;
-        }
-        let min_runtime_ms = self.state.service(group.service).min_runtime_ms;
-        let young = match min_runtime_ms {
-            0 => 0,
-            _ => line.partition_point(|at| self.now.since(since(at)) < min_runtime_ms),
-        };
-        Some(line[young..].iter().chain(&line[..young]).map(|&at| at as usize))
+    /// would be given up; `None` if one is said to begin later than now: then that is not known.
+    pub(crate) fn in_line(&self, instance: InstanceId, group: &Group) -> Option<Line<'_>> {
+        self.spots[instance.index()].in_line(group, self.state, self.now)
     }
 
     /// What a frozen container of a service takes besides its memory while it ends: the engine resumes it to end it.
@@ -133,8 +125,10 @@ impl<'a> Board<'a> {
         let service = container.key.service;
         let request = self.request(service);
         let Fate::Stays(standing) = self.spots[instance.index()].fates[position] else { return };
+        let (state, now) = (self.state, self.now);
         let spot = &mut self.spots[instance.index()];
         spot.send(Going { position, reason, freeze }, container);
+        spot.pass(service, state, now);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.minus(gives);
@@ -145,10 +139,16 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.minus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            spot.group_mut(service).count -= 1;
-            let (state, now) = (self.state, self.now);
-            self.recount(service, |tally| tally.count_out(Counted::at(state, container, now, tally)));
+            let counted = Counted::at_any_time(container, spot.state);
+            let counted = self.on_trial(counted, container);
+            self.recount(service, |tally| tally.count_out(counted));
         }
+    }
+
+    /// What its service's tally counts of a container, now that the time is known.
+    fn on_trial(&self, counted: Counted, container: &Container) -> Counted {
+        let replaces = self.tallies[container.key.service.index()].replaces;
+        if replaces && self.is_unproven(container) { counted.unproven() } else { counted }
     }
 
     /// Takes back what [`Self::send_away`] decided.
@@ -159,7 +159,7 @@ impl<'a> Board<'a> {
         let standing = if container.phase == Phase::Frozen { Standing::Frozen } else { Standing::Settled };
         let Fate::Goes { freeze, .. } = self.spots[instance.index()].fates[position] else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.keep(position, standing);
+        spot.keep(position, standing, container);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
         spot.committed = spot.committed.plus(gives);
@@ -170,9 +170,9 @@ impl<'a> Board<'a> {
             spot.free_now = spot.free_now.plus(request.minus(request.when_frozen()));
         }
         if standing == Standing::Settled {
-            spot.group_mut(service).count += 1;
-            let (state, now) = (self.state, self.now);
-            self.recount(service, |tally| tally.count_in(Counted::at(state, container, now, tally)));
+            let counted = Counted::at_any_time(container, spot.state);
+            let counted = self.on_trial(counted, container);
+            self.recount(service, |tally| tally.count_in(counted));
         }
     }
 
@@ -181,21 +181,27 @@ impl<'a> Board<'a> {
         let container = self.container(instance, position);
         let Some(going) = self.spots[instance.index()].going_at(position) else { return };
         let spot = &mut self.spots[instance.index()];
-        spot.keep(position, Standing::Settled);
+        spot.keep(position, Standing::Settled, container);
         spot.send(Going { reason: because, ..going }, container);
     }
 
     /// Decides that a container of `service` arrives: a new one, or a frozen one that is resumed.
     pub(crate) fn bring(&mut self, instance: InstanceId, arrival: Arrival) {
         let request = self.request(arrival.service);
+        let resumed = arrival.thaw.map(|position| (position, self.container(instance, position)));
+        let (state, now) = (self.state, self.now);
         let spot = &mut self.spots[instance.index()];
         let mut needs = request;
-        if let Some(position) = arrival.thaw {
-            spot.fates[position] = Fate::Thaws;
+        if let Some((position, container)) = resumed {
+            spot.decide(position, Fate::Thaws, container);
+            spot.pass(arrival.service, state, now);
             spot.frozen.take(request);
             needs = request.minus(request.when_frozen());
         }
         spot.committed = spot.committed.plus(needs);
+        if spot.arrivals.is_empty() {
+            spot.arrivals.reserve(SEVERAL);
+        }
         spot.arrivals.push(arrival);
         spot.arriving = spot.arriving.plus(request);
         spot.group_mut(arrival.service).count += 1;
@@ -215,7 +221,8 @@ impl<'a> Board<'a> {
         let request = self.state.service(arrival.service).request;
         let mut needed = request;
         if let Some(position) = arrival.thaw {
-            spot.fates[position] = Fate::Stays(Standing::Frozen);
+            let container = &self.state.containers_on(instance)[position];
+            spot.decide(position, Fate::Stays(Standing::Frozen), container);
             spot.frozen.add(request);
             needed = request.minus(request.when_frozen());
         }
@@ -229,9 +236,9 @@ impl<'a> Board<'a> {
     /// Changes a service's counts.
     fn recount(&mut self, service: ServiceId, change: impl FnOnce(&mut Tally)) {
         let tally = &mut self.tallies[service.index()];
-        let before = (tally.surplus(), tally.over_share());
+        let before = tally.spare(self.most);
         change(tally);
-        self.prices += u32::from(before != (tally.surplus(), tally.over_share()));
+        self.prices += u32::from(before != tally.spare(self.most));
     }
 
     /// Whether one more container of `service` may be frozen on the instance.

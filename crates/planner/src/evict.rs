@@ -9,6 +9,7 @@
 //! instance that holds too much of that waits for nothing.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use crate::board::Board;
 use crate::model::{
@@ -52,21 +53,20 @@ impl Board<'_> {
         to_end.retain(|&(at, _)| self.is_frozen(instance, at));
         // What takes too much goes first; it may be in the list for another reason as well.
         to_end.sort_by_key(|&(at, reason)| (reason != StopReason::OverCapacity, at));
-        let mut seen = Vec::new();
-        to_end.retain(|&(at, _)| {
-            !seen.contains(&at) && {
-                seen.push(at);
-                true
-            }
-        });
+        let mut seen = BTreeSet::new();
+        to_end.retain(|&(at, _)| seen.insert(at));
         to_end.extend(self.beyond_bounds(instance, &seen));
+        let arrivals = self.spots[instance.index()].arrivals.iter();
+        let claimed = arrivals.fold(Resources::ZERO, |sum, arrival| sum.plus(self.to_arrive(arrival)));
+        // One at a time.
+        let mut is_evicting = self.is_evicting(instance);
         for (at, reason) in to_end {
             let key = self.container(instance, at).key;
             let takes = self.to_end(key.service);
             let spot = &self.spots[instance.index()];
-            if takes.fits(self.unclaimed(instance)) {
+            if takes.fits(spot.free_now.minus(claimed)) {
                 self.send_away(instance, at, reason, false);
-            } else if spot.committed.plus(takes).fits(spot.capacity) || self.is_evicting(instance) {
+            } else if is_evicting || spot.committed.plus(takes).fits(spot.capacity) {
                 waiting.push(key);
             } else if let Some(lender) = self.lender(instance, at, wants) {
                 if self.is_giving_up_an_old_one(key.service) {
@@ -74,7 +74,7 @@ impl Board<'_> {
                     waiting.push(key);
                     continue;
                 }
-                self.spots[instance.index()].fates[lender] = Fate::Lends;
+                is_evicting = true;
                 self.end(instance, at, reason, Some(lender));
             } else {
                 let since = self.state.waits_to_end_since(key).unwrap_or(self.now);
@@ -91,7 +91,7 @@ impl Board<'_> {
 
     /// What is to end so that an instance keeps to its bounds, besides what ends already: the least important first, and
     /// of these the one with the least work in it.
-    fn beyond_bounds(&self, instance: InstanceId, ending: &[usize]) -> Vec<(usize, StopReason)> {
+    fn beyond_bounds(&self, instance: InstanceId, ending: &BTreeSet<usize>) -> Vec<(usize, StopReason)> {
         let spot = &self.spots[instance.index()];
         let bounds = self.state.instance(instance);
         let mut frozen = spot.frozen;
@@ -121,20 +121,10 @@ impl Board<'_> {
         beyond
     }
 
-    /// What is free on an instance at this moment, and not needed by what arrives.
-    fn unclaimed(&self, instance: InstanceId) -> Resources {
-        let spot = &self.spots[instance.index()];
-        spot.arrivals.iter().fold(spot.free_now, |free, arrival| free.minus(self.to_arrive(arrival)))
-    }
-
-    /// Whether one is being ended in lent room there: one at a time.
+    /// Whether one is being ended in lent room there already.
     fn is_evicting(&self, instance: InstanceId) -> bool {
-        self.spots[instance.index()].fates.contains(&Fate::Lends)
-            || self
-                .state
-                .containers_on(instance)
-                .iter()
-                .any(|container| matches!(container.operation, Some(Operation::Evict { .. })))
+        let mut there = self.state.containers_on(instance).iter();
+        there.any(|container| matches!(container.operation, Some(Operation::Evict { .. })))
     }
 
     /// The youngest running container of the same service, if those may be frozen, and resumed afterwards.
@@ -172,8 +162,13 @@ impl Board<'_> {
     }
 
     fn end(&mut self, instance: InstanceId, position: usize, reason: StopReason, lender: Option<usize>) {
+        let container = self.container(instance, position);
+        let lends = lender.map(|position| (position, self.container(instance, position)));
         let spot = &mut self.spots[instance.index()];
-        spot.fates[position] = Fate::Ends;
+        spot.decide(position, Fate::Ends, container);
         spot.ending.push(Ending { position, reason, lender });
+        if let Some((position, container)) = lends {
+            spot.decide(position, Fate::Lends, container);
+        }
     }
 }

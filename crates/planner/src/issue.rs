@@ -17,6 +17,8 @@ struct Pool {
     overfull_beyond_swaps: bool,
     /// On their way out, with what of their room is not promised yet.
     leaving: Vec<Leaving>,
+    /// Of these, so many at the head have nothing to give any more.
+    spent: usize,
     /// Sent away by this plan, not issued yet.
     sent_away: VecDeque<Going>,
     /// The last new container that was given a number, and how many of its service, in order, stand before it.
@@ -35,25 +37,23 @@ impl Board<'_> {
     /// reasons; then removals; standbys to be warmed come last, with what lends them its room.
     pub(crate) fn issue(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        let mut pools: Vec<Pool> = self.spots.written().map(|(instance, _)| self.pool(instance)).collect();
+        let written: Vec<InstanceId> = self.spots.written().map(|(instance, _)| instance).collect();
+        let mut pools: Vec<Pool> = written.into_iter().map(|instance| self.pool(instance)).collect();
         let warms = |arrival: &Arrival| arrival.reason == StartReason::Standby;
-        let mut arrivals: Vec<(bool, u32, ServiceId, InstanceId, u32)> = Vec::new();
-        for (instance, spot) in self.spots.written() {
-            arrivals.extend(
-                (0..).zip(&spot.arrivals).map(|(at, it)| (warms(it), it.priority, it.service, instance, at)),
-            );
+        let mut arrivals: Vec<(bool, u32, ServiceId, usize, usize)> = Vec::new();
+        for (pool, (_, spot)) in self.spots.written().enumerate() {
+            let there = spot.arrivals.iter().enumerate();
+            arrivals.extend(there.map(|(at, it)| (warms(it), it.priority, it.service, pool, at)));
         }
         arrivals.sort_unstable();
         let going: usize = pools.iter().map(|pool| pool.sent_away.len()).sum();
         actions.reserve(arrivals.len() + going);
         let mut last = Vec::new();
-        for (warms, _, _, instance, at) in arrivals {
+        for (warms, _, _, pool, at) in arrivals {
             let actions = if warms { &mut last } else { &mut actions };
-            let arrival = self.spots[instance.index()].arrivals[at as usize];
-            let pool = pools
-                .binary_search_by_key(&instance, |pool| pool.instance)
-                .expect("what is written has a pool");
-            self.issue_arrival(&arrival, instance, &mut pools[pool], actions);
+            let pool = &mut pools[pool];
+            let arrival = self.spots[pool.instance.index()].arrivals[at];
+            self.issue_arrival(&arrival, pool.instance, pool, actions);
         }
         for ((instance, _), pool) in self.spots.written().zip(&mut pools) {
             for going in std::mem::take(&mut pool.sent_away) {
@@ -72,19 +72,22 @@ impl Board<'_> {
         actions
     }
 
-    fn pool(&self, instance: InstanceId) -> Pool {
+    fn pool(&mut self, instance: InstanceId) -> Pool {
+        let mut sent_away = std::mem::take(&mut self.spots[instance.index()].going);
         let spot = &self.spots[instance.index()];
-        let mut sent_away = spot.going.clone();
         // Running ones first: they leave more than memory.
         sent_away.sort_unstable_by_key(|going| {
             (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
         });
+        let mut leaving = Vec::with_capacity(spot.leaving.len() + sent_away.len());
+        leaving.extend(spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }));
         Pool {
             instance,
             free_now: spot.free_now,
             overfull: spot.overfull,
             overfull_beyond_swaps: spot.overfull_beyond_swaps,
-            leaving: spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }).collect(),
+            leaving,
+            spent: 0,
             sent_away: sent_away.into(),
             named: None,
         }
@@ -103,6 +106,8 @@ impl Board<'_> {
         let (mut after, mut beside) = (Vec::new(), Vec::new());
         let mut waits_for = |leaving: &Leaving| {
             let of = if overlaps && leaving.freezes && !overfull { &mut beside } else { &mut after };
+            // Mostly it is one.
+            of.reserve_exact(1);
             of.push(leaving.key);
         };
         let draw = |from: &mut Resources, lacks: &mut Resources| {
@@ -112,7 +117,11 @@ impl Board<'_> {
             !drawn.is_zero()
         };
         draw(&mut pool.free_now, &mut lacks);
-        for leaving in &mut pool.leaving {
+        pool.spent += pool.leaving[pool.spent..].iter().take_while(|it| it.room.is_zero()).count();
+        for leaving in &mut pool.leaving[if overfull { 0 } else { pool.spent }..] {
+            if lacks.is_zero() && !overfull {
+                break;
+            }
             if draw(&mut leaving.room, &mut lacks) || overfull {
                 waits_for(leaving);
             }

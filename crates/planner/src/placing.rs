@@ -1,39 +1,57 @@
 //! Placing: on which instances the containers that a service lacks are started.
 //!
 //! Among the instances on which one more can run, the order is: least importance lost, fewest stops, room that
-//! is free now, a frozen container to thaw, the service's placement rule, least work lost, name. A placement
-//! rule is changed here, in [`Cost`], and nowhere else.
+//! is free now (or was lent there, and comes back), a frozen container to thaw, the service's placement rule, least
+//! work lost, name. A placement rule is changed here, in [`Cost`], and nowhere else.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
 use crate::board::Board;
-use crate::model::{InstanceId, InstanceState, Phase, Placement, Resources};
+use crate::model::{InstanceId, InstanceState, Placement, Resources, ServiceId};
 use crate::reasons::StartReason;
 use crate::spot::{Arrival, Fate};
 use crate::standing::Standing;
-use crate::victims::{Claimant, Clearing};
+use crate::victims::{Claimant, Clearing, Loss};
 
-/// What it costs to start one more container on an instance; smaller is better, compared field by field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What it costs to start one more container on an instance; smaller is better. The order of the fields is the order
+/// in which they are compared ([`Self::rank`]).
 struct Cost {
-    /// Importance lost and the number of stops ([`Loss::rank`]); the work is compared further down.
-    ///
-    /// [`Loss::rank`]: crate::victims::Loss::rank
-    loss: u128,
+    /// Importance lost and the number of stops; the work is compared further down.
+    loss: Loss,
     /// It has to wait for something to leave.
     waits: bool,
     /// Nothing is frozen there that could be thawed.
     cold: bool,
-    placement: u64,
+    /// By the placement rule: the number of containers there, or of free slots.
+    placement: u32,
     work_ms: u64,
     instance: InstanceId,
 }
 
-/// One place for one container.
+/// The same order in two numbers: a plan of many starts is for a good part the comparing of costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u128, u128);
+
+impl Cost {
+    fn rank(&self) -> Rank {
+        let first = self.loss.rank() << 2 | u128::from(self.waits) << 1 | u128::from(self.cold);
+        let second = u128::from(self.placement) << 96 | u128::from(self.work_ms) << 32;
+        Rank(first, second | u128::from(self.instance.0))
+    }
+}
+
+impl Rank {
+    /// The last of what is compared.
+    #[expect(clippy::cast_possible_truncation, reason = "it is the last 32 bits")]
+    const fn instance(self) -> InstanceId {
+        InstanceId(self.1 as u32)
+    }
+}
+
+/// One place for one container, apart from what it costs.
 struct Place {
-    cost: Cost,
     clearing: Clearing,
     thaw: Option<usize>,
     /// Those by which the cost was told ([`Board::prices`]).
@@ -63,34 +81,40 @@ impl Board<'_> {
             return 0;
         }
         let mut places: Vec<Option<Place>> = Vec::with_capacity(self.state.instances().len());
+        let mut queue: Vec<Reverse<Rank>> = Vec::with_capacity(places.capacity());
         for instance in self.state.instance_ids() {
             let may = eligible(instance) && self.accepts(claimant, instance);
-            places.push(if may { self.place_at(claimant, instance) } else { None });
+            let place = if may { self.place_at(claimant, instance) } else { None };
+            places.push(place.map(|(cost, place)| {
+                queue.push(Reverse(cost));
+                place
+            }));
         }
-        let mut queue: BinaryHeap<Reverse<Cost>> =
-            places.iter().flatten().map(|place| Reverse(place.cost)).collect();
+        let mut queue = BinaryHeap::from(queue);
         let mut placed = 0;
         while placed < count {
             let Some(mut cheapest) = queue.peek_mut() else { break };
-            let instance = cheapest.0.instance;
-            let mut place = places[instance.index()].take();
-            if place.as_ref().is_none_or(|place| place.prices != self.prices) {
+            let instance = cheapest.0.instance();
+            let place = places[instance.index()].take().filter(|place| place.prices == self.prices);
+            let place = if let Some(place) = place {
+                debug_assert!(
+                    self.place_at(claimant, instance).is_some_and(|(cost, _)| cost == cheapest.0),
+                    "a cost holds until prices change"
+                );
+                place
+            } else {
                 // What was placed meanwhile may have made it dearer.
-                place = self.place_at(claimant, instance);
-            }
-            let Some(place) = place else {
-                PeekMut::pop(cheapest);
-                continue;
+                let Some((cost, place)) = self.place_at(claimant, instance) else {
+                    PeekMut::pop(cheapest);
+                    continue;
+                };
+                if cost > cheapest.0 {
+                    cheapest.0 = cost;
+                    places[instance.index()] = Some(place);
+                    continue;
+                }
+                place
             };
-            debug_assert!(
-                self.place_at(claimant, instance).is_some_and(|again| again.cost == place.cost),
-                "a cost holds until prices change"
-            );
-            if place.cost > cheapest.0 {
-                cheapest.0 = place.cost;
-                places[instance.index()] = Some(place);
-                continue;
-            }
             self.clear(instance, &place.clearing, claimant);
             let arrival = Arrival {
                 service: claimant.service,
@@ -102,8 +126,8 @@ impl Board<'_> {
             self.bring(instance, arrival);
             placed += 1;
             match self.place_at(claimant, instance) {
-                Some(again) => {
-                    cheapest.0 = again.cost;
+                Some((cost, again)) => {
+                    cheapest.0 = cost;
                     places[instance.index()] = Some(again);
                 }
                 None => _ = PeekMut::pop(cheapest),
@@ -123,7 +147,7 @@ impl Board<'_> {
         if !self.accepts(claimant, instance) {
             return false;
         }
-        let Some(place) = self.place_at(claimant, instance) else { return false };
+        let Some((_, place)) = self.place_at(claimant, instance) else { return false };
         let frozen = self.frozen_after(instance, &place.clearing).with(self.request(claimant.service));
         // Room that is made in two steps would be taken back by fill in between.
         let fits = !place.clearing.deferred && self.may_hold(instance, frozen, claimant.priority);
@@ -142,7 +166,7 @@ impl Board<'_> {
             && self.held_back(claimant.service, instance).is_none()
     }
 
-    fn place_at(&self, claimant: &Claimant, instance: InstanceId) -> Option<Place> {
+    fn place_at(&self, claimant: &Claimant, instance: InstanceId) -> Option<(Rank, Place)> {
         let spot = &self.spots[instance.index()];
         let service = self.state.service(claimant.service);
         let thaw = self.thawable(instance, claimant);
@@ -156,29 +180,33 @@ impl Board<'_> {
             Placement::Spread => self.count_on(instance, claimant.service),
             Placement::BinPack => spot.capacity.minus(spot.committed).slots,
         };
+        let has_room =
+            promised.fits(spot.free_now) || thaw.is_some() && self.has_lent(instance, claimant.service);
         let cost = Cost {
-            loss: clearing.loss.rank(),
-            waits: !promised.fits(spot.free_now),
+            loss: clearing.loss,
+            waits: !has_room,
             cold: thaw.is_none(),
-            placement,
+            placement: u32::try_from(placement).unwrap_or(u32::MAX),
             work_ms: clearing.loss.work_ms,
             instance,
         };
-        Some(Place { cost, clearing, thaw, prices: self.prices })
+        Some((cost.rank(), Place { clearing, thaw, prices: self.prices }))
+    }
+
+    /// Whether one more of a service is about to have the room back that it has lent on the instance.
+    fn has_lent(&self, instance: InstanceId, service: ServiceId) -> bool {
+        let spot = &self.spots[instance.index()];
+        let resumed = |arrival: &&Arrival| arrival.service == service && arrival.thaw.is_some();
+        spot.group(service).is_some_and(|group| {
+            group.borrowing > 0 && spot.arrivals.iter().filter(resumed).count() < group.borrowing as usize
+        })
     }
 
     /// The frozen container of the claimant's service on the instance that has the most work in it.
     fn thawable(&self, instance: InstanceId, claimant: &Claimant) -> Option<usize> {
         let spot = &self.spots[instance.index()];
         let group = spot.group(claimant.service).filter(|group| group.frozen > 0)?;
-        group
-            .positions()
-            .filter(|&at| spot.fates[at] == Fate::Stays(Standing::Frozen))
-            .filter(|&at| {
-                let container = self.container(instance, at);
-                container.phase == Phase::Frozen && container.operation.is_none() && !container.outdated
-            })
-            .min_by_key(|&at| (self.container(instance, at).since, at))
+        spot.at_rest(group).find(|&at| spot.fates[at].is_frozen())
     }
 
     /// How many more of the claimant would fit on the instances that `counts` picks, with everything less

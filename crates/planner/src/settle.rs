@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use crate::board::Board;
 use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
@@ -17,8 +18,7 @@ use crate::victims::Claimant;
 const SHARE_ROUNDS_MAX: u32 = 32;
 
 /// Which container of a service goes first when it has too many; the order of the fields is the order in which
-/// they are compared, and the smallest goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// they are compared ([`Self::rank`]), and the smallest goes.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one step of an order, compared and never branched on"
@@ -40,15 +40,19 @@ struct Spare {
     needless: bool,
     /// It is younger than `min_runtime_ms`.
     young: bool,
-    /// By the placement rule: from the instance with the most of the service, or from the emptiest.
-    placement: Reverse<u64>,
+    /// By the placement rule: from the instance with the most of the service, or from the emptiest; the most first.
+    placement: u32,
     work_ms: u64,
     instance: InstanceId,
-    position: usize,
+    position: u32,
 }
 
-/// What a service could spare, the sparest first; with the place in line of one that others stand behind.
-type Candidates = BinaryHeap<Reverse<(Spare, Option<usize>)>>;
+/// The same order in two numbers: quick to compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u128, u64);
+
+/// What a service could spare, the sparest first: of each instance the next in its order, with the place there.
+type Candidates = BinaryHeap<Reverse<(Rank, usize)>>;
 
 /// Of a service's containers whose turn to go has come and that can't be told to at this moment, how many are what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +63,35 @@ struct Due {
     trusted: u32,
     /// Their instance is not being drained.
     settled: u32,
+}
+
+impl Spare {
+    fn rank(&self) -> Rank {
+        let steps = [
+            self.healthy,
+            self.settled,
+            self.current,
+            self.busy,
+            self.running,
+            self.ends,
+            self.needless,
+            self.young,
+        ];
+        let steps = steps.iter().fold(0, |sum, &step| sum << 1 | u128::from(step));
+        let placement = u128::from(u32::MAX - self.placement);
+        Rank(
+            steps << 96 | placement << 64 | u128::from(self.work_ms),
+            u64::from(self.instance.0) << 32 | u64::from(self.position),
+        )
+    }
+}
+
+impl Rank {
+    /// The last of what is compared: where it is, by instance and position.
+    #[expect(clippy::cast_possible_truncation, reason = "they are 32 bits each")]
+    const fn container(self) -> (InstanceId, usize) {
+        (InstanceId((self.1 >> 32) as u32), self.1 as u32 as usize)
+    }
 }
 
 impl Board<'_> {
@@ -144,113 +177,139 @@ impl Board<'_> {
         }
         let mut due = Due::default();
         let (mut sent, mut stays) = (false, false);
-        let service = self.state.service(id);
+        let mut orders: Vec<Option<Vec<usize>>> = Vec::with_capacity(self.state.instances().len());
         let mut candidates = Candidates::default();
         for instance in self.state.instance_ids() {
-            self.offer_spares(instance, id, 0, &mut candidates, |_| true);
+            let order = self.order_to_spare(instance, id);
+            candidates.extend(self.next_spare(instance, id, order.as_deref(), 0).map(Reverse));
+            orders.push(order);
         }
         while excess > 0
-            && let Some(Reverse((candidate, place))) = candidates.pop()
+            && let Some(mut sparest) = candidates.peek_mut()
         {
-            let (instance, at) = (candidate.instance, candidate.position);
-            // What has gone from the same instance meanwhile may have made it less spare.
-            let again = self.spare(instance, at);
-            if again > candidate && self.spots[instance.index()].fates[at].is_kept() {
-                candidates.push(Reverse((again, place)));
-                continue;
+            let Reverse((candidate, place)) = *sparest;
+            let (instance, at) = candidate.container();
+            let goes = self.may_be_spared(instance, at, want, excess, &mut due);
+            excess -= u32::from(goes);
+            stays |= !goes;
+            if goes && self.container(instance, at).operation.is_none() {
+                let (reason, freeze) = self.why_spared(instance, at, want, have);
+                self.send_away(instance, at, reason, freeze);
+                sent = true;
             }
-            if let Some(place) = place {
-                self.offer_spares(instance, id, place + 1, &mut candidates, |_| true);
-            }
-            if !self.spots[instance.index()].fates[at].is_kept() {
-                continue;
-            }
-            let container = self.container(instance, at);
-            let tally = &self.tallies[id.index()];
-            let on_trial = tally.is_on_trial() && self.is_unproven(container);
-            let serves = !on_trial && (container.runs() || container.is_unhealthy());
-            // The last that is trusted stays beside what it is to replace, or a new trial would begin.
-            let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
-            let on_rollout = tally.outdated > 0 && tally.unproven > 0;
-            let vouches = trusted && on_rollout && tally.proven == due.trusted + 1;
-            // Another one would be started for it.
-            let missed = candidate.settled && self.kept_to_stay(id, want) <= want.limit + due.settled;
-            let waits = if serves {
-                vouches || tally.surplus_over(want.limit) <= due.serving
-            } else {
-                self.awaits_its_turn(instance, at, excess, want)
-            };
-            if missed || waits {
-                stays = true;
-                continue;
-            }
-            excess -= 1;
-            if candidate.busy {
-                due.serving += u32::from(serves);
-                due.trusted += u32::from(trusted);
-                due.settled += u32::from(candidate.settled);
-                continue;
-            }
-            let freeze = container.runs()
-                && !container.outdated
-                && self.keeps_surplus(instance, id)
-                && self.may_freeze(instance, id);
-            let is_replaced = want.target.is_some_and(|target| have == target.saturating_add(1));
-            let reason = if freeze {
-                StopReason::Standby
-            } else if self.spots[instance.index()].state == InstanceState::Draining {
-                StopReason::Draining
-            } else if container.is_unhealthy() && is_replaced {
-                StopReason::Unhealthy
-            } else if container.outdated && is_replaced {
-                StopReason::Outdated
-            } else {
-                StopReason::Surplus { have, target: want.limit }
-            };
-            self.send_away(instance, at, reason, freeze);
-            sent = true;
-            if service.placement == Placement::BinPack {
-                // What is left there is more spare than before.
-                self.offer_spares(instance, id, 0, &mut candidates, |other| !other.busy);
+            match self.next_spare(instance, id, orders[instance.index()].as_deref(), place + 1) {
+                Some(next) => sparest.0 = next,
+                None => _ = PeekMut::pop(sparest),
             }
         }
         sent && stays
     }
 
-    /// Offers what a service could spare on an instance. Where all of it is uniform that is one after the other, from
-    /// `place` in the line on: the one behind it can't be more spare.
-    fn offer_spares(
+    /// Whether a candidate goes, now that its turn has come and there are `excess` too many still. One that can't be
+    /// told to at this moment is noted as `due`.
+    fn may_be_spared(
         &self,
         instance: InstanceId,
-        id: ServiceId,
-        place: usize,
-        candidates: &mut Candidates,
-        offered: impl Fn(&Spare) -> bool,
-    ) {
+        at: usize,
+        want: &Want,
+        excess: u32,
+        due: &mut Due,
+    ) -> bool {
+        let container = self.container(instance, at);
+        let id = container.key.service;
+        let settled = self.spots[instance.index()].state != InstanceState::Draining;
+        let tally = &self.tallies[id.index()];
+        let on_trial = tally.is_on_trial() && self.is_unproven(container);
+        let serves = !on_trial && (container.runs() || container.is_unhealthy());
+        // The last that is trusted stays beside what it is to replace, or a new trial would begin.
+        let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
+        let on_rollout = tally.outdated > 0 && tally.unproven > 0;
+        let vouches = trusted && on_rollout && tally.proven == due.trusted + 1;
+        // Another one would be started for it.
+        let missed = settled && self.kept_to_stay(id, want) <= want.limit + due.settled;
+        let waits = if serves {
+            vouches || tally.surplus_over(want.limit) <= due.serving
+        } else {
+            self.awaits_its_turn(instance, at, excess, want)
+        };
+        let goes = !missed && !waits;
+        if goes && container.operation.is_some() {
+            due.serving += u32::from(serves);
+            due.trusted += u32::from(trusted);
+            due.settled += u32::from(settled);
+        }
+        goes
+    }
+
+    /// Why a container goes that its service can spare, of `have` in all, and whether it is frozen.
+    fn why_spared(&self, instance: InstanceId, at: usize, want: &Want, have: u32) -> (StopReason, bool) {
+        let container = self.container(instance, at);
+        let id = container.key.service;
+        let freeze = container.runs()
+            && !container.outdated
+            && self.keeps_surplus(instance, id)
+            && self.may_freeze(instance, id);
+        let is_replaced = want.target.is_some_and(|target| have == target.saturating_add(1));
+        let reason = if freeze {
+            StopReason::Standby
+        } else if self.spots[instance.index()].state == InstanceState::Draining {
+            StopReason::Draining
+        } else if container.is_unhealthy() && is_replaced {
+            StopReason::Unhealthy
+        } else if container.outdated && is_replaced {
+            StopReason::Outdated
+        } else {
+            StopReason::Surplus { have, target: want.limit }
+        };
+        (reason, freeze)
+    }
+
+    /// The order in which an instance gives up what it has of a service; `None` where that is the order in which its
+    /// containers stand in line.
+    fn order_to_spare(&self, instance: InstanceId, id: ServiceId) -> Option<Vec<usize>> {
         let spot = &self.spots[instance.index()];
-        let Some(group) = spot.group(id) else { return };
-        let kept = |at: usize| spot.fates[at].is_kept();
-        if group.is_uniform
-            && let Some(line) = self.in_line(instance, group)
-        {
-            let mut line = line.enumerate().skip(place);
-            if let Some((place, at)) = line.find(|&(_, at)| kept(at)) {
-                let spare = self.spare(instance, at);
-                let mut behind = line.filter(|&(_, at)| kept(at)).map(|(_, at)| self.spare(instance, at));
-                debug_assert!(behind.all(|other| other > spare), "the sparest is the first in line");
-                candidates.push(Reverse((spare, Some(place))));
-            }
-            return;
+        let group = spot.group(id)?;
+        if group.is_uniform && self.in_line(instance, group).is_some() {
+            return None;
         }
         // What is on its way may be one that is warmed to be frozen.
         let standbys = self.state.service(id).standby_per_instance > 0;
-        for at in group.positions().filter(|&at| kept(at)) {
+        let serves = |at: usize| {
             let container = self.container(instance, at);
-            let spare = self.spare(instance, at);
-            if (container.runs() || container.is_unhealthy() || !standbys) && offered(&spare) {
-                candidates.push(Reverse((spare, None)));
-            }
-        }
+            container.runs() || container.is_unhealthy()
+        };
+        let there = group.positions().filter(|&at| spot.fates[at].is_kept() && (serves(at) || !standbys));
+        let mut order: Vec<usize> = there.collect();
+        order.sort_by_cached_key(|&at| self.spare(instance, at));
+        Some(order)
+    }
+
+    /// What an instance gives up next of a service, from a place in its order on.
+    fn next_spare(
+        &self,
+        instance: InstanceId,
+        id: ServiceId,
+        order: Option<&[usize]>,
+        from: usize,
+    ) -> Option<(Rank, usize)> {
+        let spot = &self.spots[instance.index()];
+        let group = spot.group(id)?;
+        let kept = |&(_, at): &(usize, usize)| spot.fates[at].is_kept();
+        let (place, at) = match order {
+            Some(order) => order.iter().copied().enumerate().skip(from).find(kept)?,
+            None => self.in_line(instance, group)?.from(from).find(kept)?,
+        };
+        let spare = self.spare(instance, at);
+        debug_assert!(
+            order.is_some()
+                || self
+                    .in_line(instance, group)?
+                    .from(place + 1)
+                    .filter(kept)
+                    .all(|(_, other)| self.spare(instance, other) > spare),
+            "the sparest is the first in line"
+        );
+        Some((spare, place))
     }
 
     /// Whether a container that does not serve yet, on its way or on trial, is to stay beside what is being replaced:
@@ -271,13 +330,17 @@ impl Board<'_> {
     }
 
     /// How easily a service can spare one of its containers.
-    fn spare(&self, instance: InstanceId, position: usize) -> Spare {
+    fn spare(&self, instance: InstanceId, position: usize) -> Rank {
         let container = self.container(instance, position);
         let id = container.key.service;
         let service = self.state.service(id);
         let spot = &self.spots[instance.index()];
         let work_ms = self.work_ms(container);
-        Spare {
+        let placement = match service.placement {
+            Placement::Spread => self.count_on(instance, id),
+            Placement::BinPack => spot.capacity.minus(spot.committed).slots,
+        };
+        let spare = Spare {
             healthy: container.fault.is_none(),
             settled: spot.state != InstanceState::Draining,
             current: !container.outdated,
@@ -286,14 +349,12 @@ impl Board<'_> {
             ends: !self.keeps_surplus(instance, id),
             needless: !self.holds_frozen_below(instance, service.priority),
             young: self.is_young(container),
-            placement: match service.placement {
-                Placement::Spread => Reverse(self.count_on(instance, id)),
-                Placement::BinPack => Reverse(spot.capacity.minus(spot.committed).slots),
-            },
+            placement: u32::try_from(placement).unwrap_or(u32::MAX),
             work_ms,
             instance,
-            position,
-        }
+            position: u32::try_from(position).expect("containers of an instance are counted in u32"),
+        };
+        spare.rank()
     }
 
     /// Whether what a service has above its target on an instance is frozen, and does not end: where a standby lacks, and,
@@ -305,13 +366,8 @@ impl Board<'_> {
     }
 
     fn holds_frozen_below(&self, instance: InstanceId, priority: u32) -> bool {
-        let spot = &self.spots[instance.index()];
-        let frozen = |at: usize| spot.fates[at] == Fate::Stays(Standing::Frozen);
-        spot.groups.iter().any(|group| {
-            group.frozen > 0
-                && self.state.service(group.service).priority > priority
-                && group.positions().any(frozen)
-        })
+        let mut frozen = self.spots[instance.index()].groups.iter().filter(|group| group.frozen > 0);
+        frozen.any(|group| self.state.service(group.service).priority > priority)
     }
 
     /// How many containers a service should have besides those on draining instances: what it has now, or will.

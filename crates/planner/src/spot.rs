@@ -9,13 +9,16 @@ use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
 
 use crate::model::{
-    Container, ContainerKey, Instance, InstanceId, InstanceState, Operation, Overlap, Phase, Resources,
-    ServiceId,
+    Container, ContainerKey, Instance, InstanceId, InstanceState, Millis, Operation, Overlap, Phase,
+    Resources, ServiceId,
 };
 use crate::reasons::{StartReason, StopReason};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::tally::{Counted, Tally};
+
+/// Room for so many decisions of a kind is made with the first on an instance: where there is one there often are more.
+pub(crate) const SEVERAL: usize = 16;
 
 /// What the plan has in mind for one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub(crate) struct Arrival {
 /// One instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Spot {
+    id: InstanceId,
     pub(crate) state: InstanceState,
     pub(crate) capacity: Resources,
     pub(crate) committed: Resources,
@@ -91,9 +95,12 @@ pub(crate) struct Spot {
     pub(crate) to_end: Vec<(usize, StopReason)>,
     /// By service, in the order of ids: those that have containers here.
     pub(crate) groups: Vec<Group>,
-    /// Those whom nobody has told anything and who have no fault, by position: for each group, from its first
-    /// position on, as many as are [`Group::at_hand`]; of each group the youngest first.
-    youngest_first: Arc<[u32]>,
+    /// What each of these services had when the plan began.
+    pub(crate) tallies: Arc<[(ServiceId, Tally)]>,
+    /// For each group, from its first position on, two lines of positions: those whom nobody has told anything and who
+    /// have no fault, the youngest first, as many as are [`Group::at_hand`]; and those who are frozen and may be resumed,
+    /// those with the most work first, as many as are [`Group::at_rest`].
+    lines: Arc<[u32]>,
     /// In the order in which it was decided.
     pub(crate) going: Vec<Going>,
     pub(crate) ending: Vec<Ending>,
@@ -110,16 +117,26 @@ pub(crate) struct Spot {
 pub(crate) struct Group {
     pub(crate) service: ServiceId,
     /// Positions in [`State::containers_on`].
-    from: usize,
-    to: usize,
+    from: u32,
+    to: u32,
     /// How many run or will, as far as is decided.
     pub(crate) count: u32,
-    /// As they stood when the plan began.
-    pub(crate) tally: Tally,
-    /// How many are frozen, whatever is decided about them.
+    /// How many are frozen and stay so, as far as is decided.
     pub(crate) frozen: u32,
-    /// How many are told nothing yet and have no fault.
-    at_hand: usize,
+    /// How many count as standbys, as far as is decided ([`Fate::is_standby`]).
+    pub(crate) standbys: u32,
+    /// How many are ending in room that others have lent them, and that these have back then.
+    pub(crate) borrowing: u32,
+    /// How many had been told nothing when the plan began and have no fault.
+    at_hand: u32,
+    /// Of these, in the order in which they would be given up, so many at the head are on their way out by now.
+    pub(crate) passed: u32,
+    /// When the youngest of these began.
+    pub(crate) youngest_since: Millis,
+    /// How many were frozen when the plan began, are of their service's generation, and had been told nothing.
+    at_rest: u32,
+    /// Of these, in their line, so many at the head do not stay frozen by now.
+    resumed: u32,
     /// Some of those who are told nothing have a fault.
     pub(crate) has_faults: bool,
     /// All that run or will are at hand, run already, and are of their service's generation.
@@ -143,6 +160,14 @@ pub(crate) enum Whose {
 pub(crate) struct Frozen {
     pub(crate) count: u32,
     memory_mib: u64,
+}
+
+/// Containers of a service on an instance, by position, in the order in which they would be given up: the youngest
+/// first, but those who have not run their `min_runtime_ms` last.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    grown: &'a [u32],
+    young: &'a [u32],
 }
 
 /// Every instance's spot: as the state keeps it, or as this plan has written it.
@@ -180,7 +205,17 @@ impl Index<usize> for Spots<'_> {
 
 impl IndexMut<usize> for Spots<'_> {
     fn index_mut(&mut self, at: usize) -> &mut Spot {
-        self.written[at].get_or_insert_with(|| Box::new(self.kept[at].clone()))
+        let kept = self.kept[at];
+        self.written[at].get_or_insert_with(|| Box::new(kept.clone()))
+    }
+}
+
+impl<'a> Line<'a> {
+    /// From a place in the line on: places, each with the position of who stands there.
+    pub(crate) fn from(self, place: usize) -> impl Iterator<Item = (usize, usize)> + use<'a> {
+        let grown = self.grown.get(place..).unwrap_or_default();
+        let young = self.young.get(place.saturating_sub(self.grown.len())..).unwrap_or_default();
+        (place..).zip(grown.iter().chain(young)).map(|(place, &at)| (place, at as usize))
     }
 }
 
@@ -188,6 +223,21 @@ impl Fate {
     /// Whether the container runs or will, as far as is decided.
     pub(crate) const fn is_kept(self) -> bool {
         matches!(self, Self::Stays(Standing::Settled | Standing::Busy | Standing::Waiting) | Self::Lends)
+    }
+
+    /// Whether it is frozen and stays so, as far as is decided.
+    pub(crate) const fn is_frozen(self) -> bool {
+        matches!(self, Self::Stays(Standing::Frozen))
+    }
+
+    /// Whether the container, of which this is the fate, is a standby or becomes one.
+    pub(crate) fn is_standby(self, container: &Container) -> bool {
+        match self {
+            Self::Stays(Standing::Frozen) => !container.outdated,
+            Self::Goes { freeze, .. } => freeze,
+            Self::Stays(Standing::Leaving) => container.operation == Some(Operation::Freeze),
+            _ => false,
+        }
     }
 }
 
@@ -199,6 +249,7 @@ impl Spot {
         let left =
             |key: ContainerKey| key.instance != id || state.container(key).is_none_or(Container::has_left);
         let mut spot = Self {
+            id,
             state: instance.state,
             capacity: instance.capacity,
             committed: Resources::ZERO,
@@ -212,21 +263,27 @@ impl Spot {
             frozen: Frozen::default(),
             to_end: Vec::new(),
             groups: Vec::new(),
-            youngest_first: Arc::default(),
+            tallies: Arc::default(),
+            lines: Arc::default(),
             going: Vec::new(),
             ending: Vec::new(),
             preempted: Whose::Nobodys,
             waited_for: Vec::new(),
             has_litter: false,
         };
+        let mut lenders: Vec<ContainerKey> = Vec::new();
         for container in containers {
             if let Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) =
                 &container.operation
             {
                 spot.waited_for.extend(after);
+                if matches!(container.operation, Some(Operation::Evict { .. })) {
+                    lenders.extend(after);
+                }
             }
         }
         spot.waited_for.sort_unstable();
+        lenders.sort_unstable();
         let is_lent = |key: &ContainerKey| {
             key.instance == id
                 && state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
@@ -235,27 +292,29 @@ impl Spot {
             !left(*key)
                 && state.container(*key).is_some_and(|other| other.standing(left) != Standing::Leaving)
         };
-        let lends = |key: &ContainerKey| {
-            let evicted = |other: &Container| matches!(&other.operation, Some(Operation::Evict { after }) if after.contains(key));
-            is_lent(key) && containers.iter().any(evicted)
-        };
-        let mut youngest_first = vec![0; containers.len()];
+        let lends = |key: &ContainerKey| is_lent(key) && lenders.binary_search(key).is_ok();
+        let mut lines = vec![0; containers.len()];
+        let mut tallies = Vec::new();
         let mut taken = Resources::ZERO;
         let mut waiting = Vec::new();
         for of_service in containers.chunk_by(|a, b| a.key.service == b.key.service) {
             let service = of_service[0].key.service;
             let request = state.service(service).request;
             let mut group = Group::new(service, spot.fates.len(), of_service.len());
+            let mut tally = Tally::default();
             for container in of_service {
                 let standing = container.standing(left);
                 if instance.state == InstanceState::Lost {
                     spot.fates.push(Fate::Lost);
-                    group.tally.on_lost += u32::from(Fate::Stays(standing).is_kept());
+                    tally.on_lost += u32::from(Fate::Stays(standing).is_kept());
                     continue;
                 }
                 spot.fates.push(Fate::Stays(standing));
                 taken = taken.plus(container.takes(standing, request));
-                group.count_in(state, container, standing);
+                group.count_in(container, standing);
+                if Fate::Stays(standing).is_kept() {
+                    tally.count_in(Counted::at_any_time(container, instance.state));
+                }
                 match standing {
                     Standing::Settled | Standing::Busy => spot.committed = spot.committed.plus(request),
                     Standing::Waiting => {
@@ -265,7 +324,8 @@ impl Spot {
                     // What lends its room has it again soon; until then it is on its way.
                     Standing::Leaving if lends(&container.key) => {
                         spot.committed = spot.committed.plus(request);
-                        group.tally.count_in(Counted::on_its_way(state, container));
+                        group.count += 1;
+                        tally.count_in(Counted::on_its_way(container, instance.state));
                     }
                     Standing::Ending => {
                         spot.frozen.add(request);
@@ -284,7 +344,7 @@ impl Spot {
                         }
                     }
                     Standing::Leaving => {
-                        group.tally.leaving += 1;
+                        tally.leaving += 1;
                         let gives = container.gives_back(request);
                         spot.leaving.push((container.key, gives));
                         spot.committed = spot.committed.plus(request.minus(gives));
@@ -299,10 +359,12 @@ impl Spot {
                     Standing::Orphan | Standing::Ended => spot.has_litter = true,
                 }
             }
-            group.line_up(containers, &spot.fates, &mut youngest_first);
+            group.line_up(containers, &spot.fates, &mut lines);
             spot.groups.push(group);
+            tallies.push((service, tally));
         }
-        spot.youngest_first = youngest_first.into();
+        spot.tallies = tallies.into();
+        spot.lines = lines.into();
         spot.free_now = instance.capacity.minus(taken);
         spot.overfull = !taken.fits(instance.capacity);
         spot.overfull_beyond_swaps = spot.overfull && !spot.covers_swaps(state, id, taken);
@@ -313,28 +375,41 @@ impl Spot {
     /// Whoever waits already has a claim: first on the room that it waits for, then on what is free, then, to
     /// be safe, on whatever else is being cleared. Those with the least to choose from come first.
     fn promise(&mut self, state: &State, mut waiting: Vec<&Container>) {
-        let waits_for = |container: &Container, key: ContainerKey| match &container.operation {
+        // Of those who leave, in their order, whom a container waits for.
+        let waits_for = |container: &Container, leaving: &[(ContainerKey, Resources)]| match &container
+            .operation
+        {
             Some(Operation::Start { after } | Operation::Thaw { after } | Operation::Evict { after }) => {
-                after.contains(&key)
+                let place = |key: &ContainerKey| leaving.binary_search_by_key(key, |&(other, _)| other).ok();
+                let mut places: Vec<usize> = after.iter().filter_map(place).collect();
+                places.sort_unstable();
+                places.dedup();
+                places
             }
-            _ => false,
+            _ => Vec::new(),
         };
-        waiting.sort_by_key(|container| {
-            (self.leaving.iter().filter(|(key, _)| waits_for(container, *key)).count(), container.key)
-        });
+        waiting.sort_by_cached_key(|container| (waits_for(container, &self.leaving).len(), container.key));
+        // Of those who leave, so many at the head have nothing to give any more.
+        let mut spent = 0;
         for container in waiting {
             let mut lacks = container.lacks(state.service(container.key.service).request);
             let mut draw = |from: &mut Resources| {
                 let drawn = lacks.cut_to(*from);
                 *from = from.minus(drawn);
                 lacks = lacks.minus(drawn);
+                lacks.is_zero()
             };
-            self.leaving
-                .iter_mut()
-                .filter(|(key, _)| waits_for(container, *key))
-                .for_each(|(_, room)| draw(room));
-            draw(&mut self.free_now);
-            self.leaving.iter_mut().for_each(|(_, room)| draw(room));
+            for place in waits_for(container, &self.leaving) {
+                draw(&mut self.leaving[place].1);
+            }
+            if !draw(&mut self.free_now) {
+                spent += self.leaving[spent..].iter().take_while(|(_, room)| room.is_zero()).count();
+                for (_, room) in &mut self.leaving[spent..] {
+                    if draw(room) {
+                        break;
+                    }
+                }
+            }
         }
     }
 
@@ -367,17 +442,47 @@ impl Spot {
     /// As [`Self::group`], to be written to; an empty one if it has nothing here yet.
     pub(crate) fn group_mut(&mut self, service: ServiceId) -> &mut Group {
         let at = self.groups.binary_search_by_key(&service, |group| group.service).unwrap_or_else(|at| {
-            let from = self.groups.get(at).map_or(self.fates.len(), |next| next.from);
+            let from = self.groups.get(at).map_or(self.fates.len(), |next| next.from as usize);
             self.groups.insert(at, Group::new(service, from, 0));
             at
         });
         &mut self.groups[at]
     }
 
+    /// Writes down what becomes of the container at a position.
+    pub(crate) fn decide(&mut self, position: usize, fate: Fate, container: &Container) {
+        let before = std::mem::replace(&mut self.fates[position], fate);
+        let group = self.group_mut(container.key.service);
+        group.count = group.count + u32::from(fate.is_kept()) - u32::from(before.is_kept());
+        group.frozen = group.frozen + u32::from(fate.is_frozen()) - u32::from(before.is_frozen());
+        group.standbys =
+            group.standbys + u32::from(fate.is_standby(container)) - u32::from(before.is_standby(container));
+        if fate == Fate::Stays(Standing::Settled) {
+            group.passed = 0;
+        } else if fate.is_frozen() {
+            group.resumed = 0;
+        }
+    }
+
+    /// Counts those at the heads of a service's lines about whom something is decided by now.
+    pub(crate) fn pass(&mut self, service: ServiceId, state: &State, now: Millis) {
+        let Some(group) = self.group(service) else { return };
+        let goes = |&(_, at): &(usize, usize)| self.fates[at] != Fate::Stays(Standing::Settled);
+        let line = self.in_line(group, state, now);
+        let passed = line.map_or(0, |line| line.from(group.passed as usize).take_while(goes).count());
+        let resumed = self.at_rest(group).take_while(|&at| !self.fates[at].is_frozen()).count();
+        let group = self.group_mut(service);
+        group.passed += counted(passed);
+        group.resumed += counted(resumed);
+    }
+
     /// Decides that a container goes.
     pub(crate) fn send(&mut self, going: Going, container: &Container) {
         let preempted = matches!(going.reason, StopReason::Preempted { .. });
-        self.fates[going.position] = Fate::Goes { freeze: going.freeze, preempted };
+        self.decide(going.position, Fate::Goes { freeze: going.freeze, preempted }, container);
+        if self.going.is_empty() {
+            self.going.reserve(SEVERAL);
+        }
         self.going.push(going);
         if preempted {
             let frozen = container.phase == Phase::Frozen;
@@ -388,8 +493,8 @@ impl Spot {
     }
 
     /// Takes back that the container at a position goes.
-    pub(crate) fn keep(&mut self, position: usize, standing: Standing) {
-        self.fates[position] = Fate::Stays(standing);
+    pub(crate) fn keep(&mut self, position: usize, standing: Standing, container: &Container) {
+        self.decide(position, Fate::Stays(standing), container);
         self.going.retain(|going| going.position != position);
         if self.preempted().next().is_none() {
             self.preempted = Whose::Nobodys;
@@ -414,10 +519,32 @@ impl Spot {
         }
     }
 
-    /// Of a group those whom nobody has told anything when the plan began and who have no fault, as positions, the
-    /// youngest first.
-    pub(crate) fn youngest_first(&self, group: &Group) -> &[u32] {
-        &self.youngest_first[group.from..group.from + group.at_hand]
+    /// Of a group those whom nobody had told anything when the plan began and who have no fault, in the order in which
+    /// they would be given up; `None` if one is said to begin later than now: then that is not known.
+    pub(crate) fn in_line(&self, group: &Group, state: &State, now: Millis) -> Option<Line<'_>> {
+        if group.youngest_since > now {
+            return None;
+        }
+        let youngest_first = &self.lines[group.from as usize..(group.from + group.at_hand) as usize];
+        let min_runtime_ms = state.service(group.service).min_runtime_ms;
+        let young = if min_runtime_ms == 0 {
+            0
+        } else {
+            let containers = state.containers_on(self.id);
+            let age_ms = |at: u32| now.since(containers[at as usize].since);
+            youngest_first.partition_point(|&at| age_ms(at) < min_runtime_ms)
+        };
+        let (young, grown) = youngest_first.split_at(young);
+        Some(Line { grown, young })
+    }
+
+    /// Of a group those whom nobody has told anything when the plan began and who are frozen and may be resumed, as
+    /// positions, the one with the most work first; from the first on that stays frozen, as far as is decided.
+    pub(crate) fn at_rest(&self, group: &Group) -> impl Iterator<Item = usize> {
+        let from = group.from + group.at_hand;
+        self.lines[(from + group.resumed) as usize..(from + group.at_rest) as usize]
+            .iter()
+            .map(|&at| at as usize)
     }
 }
 
@@ -425,12 +552,17 @@ impl Group {
     fn new(service: ServiceId, from: usize, count: usize) -> Self {
         Self {
             service,
-            from,
-            to: from + count,
+            from: counted(from),
+            to: counted(from + count),
             count: 0,
-            tally: Tally::default(),
             frozen: 0,
+            standbys: 0,
+            borrowing: 0,
             at_hand: 0,
+            passed: 0,
+            youngest_since: Millis(0),
+            at_rest: 0,
+            resumed: 0,
             has_faults: false,
             is_uniform: true,
             in_transit: false,
@@ -439,38 +571,54 @@ impl Group {
 
     /// Positions in [`State::containers_on`].
     pub(crate) const fn positions(&self) -> Range<usize> {
-        self.from..self.to
+        self.from as usize..self.to as usize
     }
 
-    fn count_in(&mut self, state: &State, container: &Container, standing: Standing) {
-        match standing {
-            Standing::Settled | Standing::Busy | Standing::Waiting => {
-                self.count += 1;
-                self.tally.count_in(Counted::at_any_time(state, container));
-            }
-            Standing::Frozen => self.frozen += 1,
-            Standing::Leaving | Standing::Ending | Standing::Orphan | Standing::Ended => {}
-        }
+    fn count_in(&mut self, container: &Container, standing: Standing) {
+        let fate = Fate::Stays(standing);
+        self.count += u32::from(fate.is_kept());
+        self.frozen += u32::from(fate.is_frozen());
+        self.standbys += u32::from(fate.is_standby(container));
+        let evicted = matches!(container.operation, Some(Operation::Evict { .. }));
+        self.borrowing += u32::from(evicted && standing == Standing::Leaving);
         let settled = standing == Standing::Settled;
-        self.at_hand += usize::from(settled && container.fault.is_none());
+        if settled && container.fault.is_none() {
+            self.at_hand += 1;
+            self.youngest_since = self.youngest_since.max(container.since);
+        }
+        self.at_rest += u32::from(may_be_resumed(container, fate));
         self.has_faults |= settled && container.fault.is_some();
         self.in_transit |= settled && !container.runs() && !container.is_unhealthy()
             || matches!(standing, Standing::Busy | Standing::Waiting | Standing::Leaving);
-        self.is_uniform &=
-            settled && container.runs() && !container.outdated || !Fate::Stays(standing).is_kept();
+        self.is_uniform &= settled && container.runs() && !container.outdated || !fate.is_kept();
     }
 
-    /// Writes down who is at hand, the youngest first.
-    fn line_up(&self, containers: &[Container], fates: &[Fate], youngest_first: &mut [u32]) {
-        let line = &mut youngest_first[self.from..self.from + self.at_hand];
-        let at_hand = self
-            .positions()
-            .filter(|&at| fates[at] == Fate::Stays(Standing::Settled) && containers[at].fault.is_none());
-        for (place, at) in line.iter_mut().zip(at_hand) {
-            *place = u32::try_from(at).expect("containers of an instance are counted in u32");
+    /// Writes down who stands in which line, and in which order.
+    fn line_up(&self, containers: &[Container], fates: &[Fate], lines: &mut [u32]) {
+        let (at_hand, behind) = lines[self.positions()].split_at_mut(self.at_hand as usize);
+        let at_rest = &mut behind[..self.at_rest as usize];
+        let is_at_hand =
+            |at: &usize| fates[*at] == Fate::Stays(Standing::Settled) && containers[*at].fault.is_none();
+        for (place, at) in at_hand.iter_mut().zip(self.positions().filter(is_at_hand)) {
+            *place = counted(at);
         }
-        line.sort_unstable_by_key(|&at| (std::cmp::Reverse(containers[at as usize].since), at));
+        at_hand.sort_unstable_by_key(|&at| (std::cmp::Reverse(containers[at as usize].since), at));
+        let is_at_rest = |at: &usize| may_be_resumed(&containers[*at], fates[*at]);
+        for (place, at) in at_rest.iter_mut().zip(self.positions().filter(is_at_rest)) {
+            *place = counted(at);
+        }
+        at_rest.sort_unstable_by_key(|&at| (containers[at as usize].since, at));
     }
+}
+
+/// Whether a container that is told nothing else could be resumed.
+fn may_be_resumed(container: &Container, fate: Fate) -> bool {
+    fate.is_frozen() && container.operation.is_none() && !container.outdated
+}
+
+/// Positions, and numbers of containers of an instance.
+fn counted(count: usize) -> u32 {
+    u32::try_from(count).expect("containers of an instance are counted in u32")
 }
 
 impl Going {

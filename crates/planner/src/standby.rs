@@ -3,8 +3,7 @@
 use crate::board::Board;
 use crate::model::{InstanceId, InstanceState, OnPreempt, Service, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
-use crate::spot::{Arrival, Fate, Frozen};
-use crate::standing::Standing;
+use crate::spot::{Arrival, Frozen};
 use crate::targets::{Notes, Want};
 use crate::victims::Claimant;
 
@@ -16,18 +15,15 @@ impl Board<'_> {
         if service.standby_per_instance == 0 || service.removed || spot.state != InstanceState::Ready {
             return 0;
         }
-        let there = self.positions(instance, id).filter(|&at| {
-            let outdated = self.container(instance, at).outdated;
-            match spot.fates[at] {
-                Fate::Stays(Standing::Frozen) => !outdated,
-                Fate::Goes { freeze, .. } => freeze,
-                Fate::Stays(Standing::Leaving) => {
-                    self.container(instance, at).operation == Some(crate::Operation::Freeze)
-                }
-                _ => false,
-            }
-        });
-        service.standby_per_instance.saturating_sub(u32::try_from(there.count()).unwrap_or(u32::MAX))
+        let there = spot.group(id).map_or(0, |group| group.standbys);
+        debug_assert_eq!(
+            there as usize,
+            self.positions(instance, id)
+                .filter(|&at| spot.fates[at].is_standby(self.container(instance, at)))
+                .count(),
+            "standbys are counted as they are decided"
+        );
+        service.standby_per_instance.saturating_sub(there)
     }
 
     /// Whether `frozen` may be frozen on an instance, the last of it of this `priority`.
@@ -35,17 +31,11 @@ impl Board<'_> {
     /// The places of standbys that lack there are not for what is less important: a standby that has been warmed and
     /// finds its place taken would have to go, and be warmed again.
     pub(crate) fn may_hold(&self, instance: InstanceId, frozen: Frozen, priority: u32) -> bool {
-        let bounds = self.state.instance(instance);
-        let with_places = |places: &dyn Fn(ServiceId) -> u32| {
-            let more_important =
-                self.with_standbys.iter().filter(|id| self.state.service(**id).priority < priority);
-            more_important.fold(frozen, |sum, &id| sum.with_all(self.request(id), places(id)))
-        };
-        let all = |id| self.state.service(id).standby_per_instance;
-        // How many lack takes a look at each container there is, so it is asked only where it can matter.
-        frozen.within(bounds)
-            && (with_places(&all).within(bounds)
-                || with_places(&|id| self.standby_lacking(instance, id)).within(bounds))
+        let more_important =
+            self.with_standbys.iter().filter(|id| self.state.service(**id).priority < priority);
+        let with_places = more_important
+            .fold(frozen, |sum, &id| sum.with_all(self.request(id), self.standby_lacking(instance, id)));
+        with_places.within(self.state.instance(instance))
     }
 
     /// Ends frozen containers that nobody wants: of removed services and older generations, on instances that

@@ -48,26 +48,26 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// As far as it does not depend on the time: all of its service's generation are taken for proven.
-    pub(crate) fn at_any_time(state: &State, container: &Container) -> Self {
+    /// As far as it does not depend on the time, on an instance that is `there`: all of its service's generation are
+    /// taken for proven.
+    pub(crate) fn at_any_time(container: &Container, there: InstanceState) -> Self {
         Self {
             running: container.runs(),
             unproven: false,
             outdated: container.outdated,
-            draining: state.instance(container.key.instance).state == InstanceState::Draining,
+            draining: there == InstanceState::Draining,
             fault: container.fault,
         }
     }
 
-    /// Of one that runs, and will again after a moment in which it does not.
-    pub(crate) fn on_its_way(state: &State, container: &Container) -> Self {
-        Self { running: false, ..Self::at_any_time(state, container) }
+    /// The same, of one that has yet to show that it keeps running.
+    pub(crate) const fn unproven(self) -> Self {
+        Self { unproven: true, ..self }
     }
 
-    /// As `tally`, that of its service, counts it at `now`.
-    pub(crate) fn at(state: &State, container: &Container, now: Millis, tally: &Tally) -> Self {
-        let unproven = tally.replaces && is_unproven(state, container, now);
-        Self { unproven, ..Self::at_any_time(state, container) }
+    /// Of one that runs, and will again after a moment in which it does not.
+    pub(crate) fn on_its_way(container: &Container, there: InstanceState) -> Self {
+        Self { running: false, ..Self::at_any_time(container, there) }
     }
 }
 
@@ -78,6 +78,12 @@ pub(crate) fn is_unproven(state: &State, container: &Container, now: Millis) -> 
 }
 
 impl Tally {
+    /// How many of those on one instance, of which there are no more than `most`, may be taken by others: as surplus, and
+    /// as what is above the share. What a container costs as a victim depends on nothing else here.
+    pub(crate) fn spare(&self, most: u32) -> (u32, u32) {
+        (self.surplus().min(most), self.over_share().min(most))
+    }
+
     /// How many may be taken by others before fewer than the target serve: a successor that is still on its way, or on
     /// trial, does not count yet.
     pub(crate) const fn surplus(&self) -> u32 {

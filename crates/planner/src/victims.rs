@@ -27,11 +27,6 @@ pub(crate) struct Claimant {
 }
 
 impl Loss {
-    /// The same, whatever work is lost.
-    pub(crate) const fn without_work(self) -> Self {
-        Self { work_ms: 0, ..self }
-    }
-
     /// The same order in one number, the work aside: quick to compare.
     pub(crate) fn rank(self) -> u128 {
         let of = |part: u32, shift: u32| u128::from(part) << shift;
@@ -199,9 +194,9 @@ impl Board<'_> {
             if group.has_faults {
                 return Next::Unclear;
             }
-            let undecided = |&at: &usize| matches!(spot.fates[at], Fate::Stays(Standing::Settled));
-            let Some(mut line) = self.in_line(instance, group) else { return Next::Unclear };
-            let Some(position) = line.find(undecided) else { continue };
+            let undecided = |&(_, at): &(usize, usize)| spot.fates[at] == Fate::Stays(Standing::Settled);
+            let Some(line) = self.in_line(instance, group) else { return Next::Unclear };
+            let Some((_, position)) = line.from(group.passed as usize).find(undecided) else { continue };
             let container = self.container(instance, position);
             let tally = &self.tallies[group.service.index()];
             let offer = Offer {
@@ -526,8 +521,7 @@ impl Board<'_> {
 
     /// The victims that make `committed` fit, and whether they are enough; if not, they are all that help.
     ///
-    /// Freezing keeps memory; where that costs more important work than stopping would, or does not help, they
-    /// are stopped.
+    /// Freezing keeps memory; where that costs more than stopping would, or does not help, they are stopped.
     fn choose(
         &self,
         instance: InstanceId,
@@ -535,12 +529,12 @@ impl Board<'_> {
         claimed: Resources,
         offers: &[Offer],
     ) -> (Clearing, bool) {
-        let (frozen, enough) = self.choose_by(instance, committed, claimed, offers, true);
-        if enough && frozen.victims.iter().all(|victim| !victim.freeze) {
-            return (frozen, true);
-        }
         let (stopped, stopped_enough) = self.choose_by(instance, committed, claimed, offers, false);
-        if enough && (!stopped_enough || frozen.loss.without_work() <= stopped.loss.without_work()) {
+        if !offers.iter().any(|offer| self.freezes(offer.service)) {
+            return (stopped, stopped_enough);
+        }
+        let (frozen, enough) = self.choose_by(instance, committed, claimed, offers, true);
+        if enough && (!stopped_enough || frozen.loss <= stopped.loss) {
             (frozen, true)
         } else {
             (stopped, stopped_enough)

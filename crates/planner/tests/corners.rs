@@ -116,6 +116,42 @@ fn nobody_lends_room_where_it_could_not_be_resumed() {
 }
 
 #[test]
+fn what_has_lent_its_room_is_resumed_there_though_others_have_room() {
+    let low = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("low", 2) };
+    let instances = ["instance-1", "instance-2"].map(|name| Instance::ready(name, Resources::slots_only(2)));
+    let mut world = World::new(vec![Service::demand("high", 1), low], instances.to_vec());
+    world.demand("high", 1);
+    world.demand("low", 1);
+    world.put("high", "instance-1", 0, Phase::Running, 10);
+    world.put("low", "instance-1", 0, Phase::Running, 10);
+    world.put("low", "instance-1", 1, Phase::Frozen, 10);
+    change(&mut world, "low", "instance-1", 1, |it| it.outdated = true);
+    let plan = world.plan();
+    assert_eq!(kinds(&world), ["freeze low/0 on instance-1", "stop low/1 on instance-1"]);
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+    // The other one ends now, in its room.
+    let lends = world.key("low", "instance-1", 0);
+    world.step(lends);
+    assert_eq!(kinds(&world), ["thaw low/0 on instance-1"]);
+    world.converge(2);
+    assert_eq!(world.state.container(lends).map(|it| it.phase), Some(Phase::Running));
+}
+
+#[test]
+fn what_lends_its_room_counts_as_running_there() {
+    let low = Service { on_preempt: OnPreempt::Freeze, ..Service::demand("low", 1) };
+    let mut world = World::pool(vec![low], 2, 3);
+    world.demand("low", 2);
+    world.put("low", "instance-1", 0, Phase::Running, 10);
+    world.put("low", "instance-1", 1, Phase::Frozen, 10);
+    change(&mut world, "low", "instance-1", 0, |it| it.operation = Some(Operation::Freeze));
+    let after = vec![world.key("low", "instance-1", 0)];
+    change(&mut world, "low", "instance-1", 1, |it| it.operation = Some(Operation::Evict { after }));
+    assert_eq!(kinds(&world), ["start low/0 on instance-2"], "spread over both");
+}
+
+#[test]
 fn the_largest_numbers_are_no_trouble() {
     let all = Resources { slots: u64::MAX, cpu_millis: u64::MAX, memory_mib: u64::MAX };
     let small = Resources { memory_mib: u64::MAX, ..Resources::ONE_SLOT };
@@ -538,6 +574,29 @@ fn the_successor_of_one_that_is_drained_does_not_go_while_that_one_stays() {
 }
 
 #[test]
+fn an_unhealthy_one_goes_in_the_same_plan_as_the_old_one_beside_it() {
+    let web = Service { min: 2, proven_after_ms: 100_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 3);
+    world.demand("web", 0);
+    world.put("web", "instance-1", 0, Phase::Running, 0);
+    change(&mut world, "web", "instance-1", 0, |it| {
+        it.operation = Some(Operation::Start { after: Vec::new() });
+    });
+    world.put("web", "instance-1", 1, Phase::Starting, 0);
+    change(&mut world, "web", "instance-1", 1, |it| it.outdated = true);
+    world.put("web", "instance-2", 0, Phase::Running, 0);
+    change(&mut world, "web", "instance-2", 0, |it| it.fault = Some(Fault::Unhealthy));
+    world.put("web", "instance-2", 1, Phase::Running, 0);
+    change(&mut world, "web", "instance-2", 1, |it| {
+        it.operation = Some(Operation::Start { after: Vec::new() });
+    });
+    let plan = world.plan();
+    assert_eq!(kinds(&world), ["stop web/1 on instance-1", "stop web/0 on instance-2"]);
+    world.issue(&plan);
+    assert!(kinds(&world).is_empty(), "{:?}", kinds(&world));
+}
+
+#[test]
 fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
     // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
     let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
@@ -688,6 +747,44 @@ fn the_small_one_is_spared_when_the_large_one_is_enough() {
     world.demand("big", 1);
     // Of 4 slots 3 are wanted. small goes first, with it 1 is free; then middle, and with it 4: small may stay.
     assert_eq!(kinds(&world), ["stop middle/0 on instance-1", "start big/0 on instance-1"]);
+}
+
+#[test]
+fn of_those_that_are_too_many_the_most_important_stays_and_nothing_is_lost_for_a_surplus() {
+    // 4 slots of 6 are wanted. In the order of importance a has 1, b 2, and c 3: with c either a or b is enough.
+    for (demanded, goes) in [(1, "a"), (0, "b")] {
+        let sized = |name, priority, slots| Service {
+            request: Resources::slots(slots),
+            ..Service::demand(name, priority)
+        };
+        let mut world =
+            World::pool(vec![sized("a", 4, 1), sized("b", 3, 2), sized("c", 2, 3), sized("web", 1, 4)], 1, 6);
+        for name in ["a", "b", "c"] {
+            world.demand(name, 1);
+            world.put(name, "instance-1", 0, Phase::Running, 10);
+        }
+        world.demand("b", demanded);
+        world.demand("web", 1);
+        let mut kinds = kinds(&world);
+        kinds.sort();
+        let stop = format!("stop {goes}/0 on instance-1");
+        assert_eq!(kinds, ["start web/0 on instance-1", &stop, "stop c/0 on instance-1"]);
+    }
+}
+
+#[test]
+fn where_freezing_makes_no_room_the_one_with_the_least_work_is_stopped() {
+    // Frozen, the younger one would keep the memory that is wanted, and the older one would be stopped for that.
+    let memory =
+        |service| Service { request: Resources { slots: 1, cpu_millis: 0, memory_mib: 2 }, ..service };
+    let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
+    let capacity = Resources { slots: 2, cpu_millis: Resources::UNLIMITED, memory_mib: 4 };
+    let instance = Instance { frozen_max: 1, ..Instance::ready("instance-1", capacity) };
+    let mut world = World::new(vec![memory(Service::demand("web", 1)), memory(batch)], vec![instance]);
+    world.put("batch", "instance-1", 0, Phase::Running, 100_000);
+    world.put("batch", "instance-1", 1, Phase::Running, 1_000);
+    world.demand("web", 1);
+    assert_eq!(kinds(&world), ["stop batch/1 on instance-1", "start web/0 on instance-1"]);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn container() -> impl Strategy<Value = Container> {
     let phase = prop_oneof![6 => Just(Phase::Running), 1 => phase];
     let fault =
         prop_oneof![8 => Just(None), 1 => Just(Some(Fault::Unhealthy)), 1 => Just(Some(Fault::NotReady))];
-    let waits = || prop::collection::vec(key(), 0..2);
+    let waits = || prop::collection::vec(key(), 0..4);
     let operation = prop_oneof![
         12 => Just(None),
         1 => waits().prop_map(|after| Some(Operation::Start { after })),
