@@ -7,7 +7,7 @@
 
 use crate::model::{Container, InstanceId, Millis, OnPreempt, Phase, Resources, ServiceId};
 use crate::reasons::StopReason;
-use crate::spot::{Arrival, Fate, Going, Group, Line, SEVERAL, Spots};
+use crate::spot::{Arrival, Fate, Going, Group, Line, SEVERAL, Spots, counted};
 use crate::standing::Standing;
 use crate::state::State;
 use crate::tally::{Counted, Tally, is_unproven};
@@ -127,7 +127,8 @@ impl<'a> Board<'a> {
         let Fate::Stays(standing) = self.spots[instance.index()].fates[position] else { return };
         let (state, now) = (self.state, self.now);
         let spot = &mut self.spots[instance.index()];
-        spot.send(Going { position, reason, freeze }, container);
+        let suspended = container.phase == Phase::Frozen;
+        spot.send(Going { position: counted(position), reason, freeze, suspended }, container);
         spot.pass(service, state, now);
         let gives =
             if freeze { request.minus(request.when_frozen()) } else { container.takes(standing, request) };
@@ -188,7 +189,7 @@ impl<'a> Board<'a> {
     /// Decides that a container of `service` arrives: a new one, or a frozen one that is resumed.
     pub(crate) fn bring(&mut self, instance: InstanceId, arrival: Arrival) {
         let request = self.request(arrival.service);
-        let resumed = arrival.thaw.map(|position| (position, self.container(instance, position)));
+        let resumed = arrival.thaw.map(|at| at as usize).map(|at| (at, self.container(instance, at)));
         let (state, now) = (self.state, self.now);
         let spot = &mut self.spots[instance.index()];
         let mut needs = request;
@@ -221,8 +222,8 @@ impl<'a> Board<'a> {
         let request = self.state.service(arrival.service).request;
         let mut needed = request;
         if let Some(position) = arrival.thaw {
-            let container = &self.state.containers_on(instance)[position];
-            spot.decide(position, Fate::Stays(Standing::Frozen), container);
+            let container = &self.state.containers_on(instance)[position as usize];
+            spot.decide(position as usize, Fate::Stays(Standing::Frozen), container);
             spot.frozen.add(request);
             needed = request.minus(request.when_frozen());
         }

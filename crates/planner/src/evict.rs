@@ -94,6 +94,9 @@ impl Board<'_> {
     fn beyond_bounds(&self, instance: InstanceId, ending: &BTreeSet<usize>) -> Vec<(usize, StopReason)> {
         let spot = &self.spots[instance.index()];
         let bounds = self.state.instance(instance);
+        if spot.frozen.within(bounds) {
+            return Vec::new();
+        }
         let mut frozen = spot.frozen;
         let request = |at: usize| self.request(self.container(instance, at).key.service);
         let is_ending = |at: &usize| spot.fates[*at] == Fate::Stays(Standing::Ending);
@@ -157,7 +160,7 @@ impl Board<'_> {
             |container: &Container| container.key.service == id && container.outdated && container.runs();
         self.tallies[id.index()].replaces
             && self.spots.written().any(|(instance, spot)| {
-                spot.going.iter().any(|going| old(self.container(instance, going.position)))
+                spot.going.iter().any(|going| old(self.container(instance, going.position as usize)))
             })
     }
 

@@ -76,9 +76,7 @@ impl Board<'_> {
         let mut sent_away = std::mem::take(&mut self.spots[instance.index()].going);
         let spot = &self.spots[instance.index()];
         // Running ones first: they leave more than memory.
-        sent_away.sort_unstable_by_key(|going| {
-            (self.container(instance, going.position).phase == crate::Phase::Frozen, going.position)
-        });
+        sent_away.sort_unstable_by_key(|going| (going.suspended, going.position));
         let mut leaving = Vec::with_capacity(spot.leaving.len() + sent_away.len());
         leaving.extend(spot.leaving.iter().map(|&(key, room)| Leaving { key, room, freezes: false }));
         Pool {
@@ -152,7 +150,7 @@ impl Board<'_> {
             after.append(&mut beside);
         }
         if let Some(position) = arrival.thaw {
-            let container = self.container(instance, position).key;
+            let container = self.container(instance, position as usize).key;
             actions.push(Action::Thaw { container, after, beside, reason: arrival.reason });
         } else {
             let container = self.name(instance, arrival.service, pool);
@@ -177,12 +175,12 @@ impl Board<'_> {
     }
 
     fn gives_when_gone(&self, instance: InstanceId, going: Going) -> Resources {
-        let request = self.request(self.container(instance, going.position).key.service);
+        let request = self.request(self.container(instance, going.position as usize).key.service);
         if going.freeze { request.minus(request.when_frozen()) } else { request }
     }
 
     fn issue_going(&self, instance: InstanceId, going: Going, pool: &mut Pool) -> Action {
-        let (container, reason) = (self.container(instance, going.position).key, going.reason);
+        let (container, reason) = (self.container(instance, going.position as usize).key, going.reason);
         let room = self.gives_when_gone(instance, going);
         pool.leaving.push(Leaving { key: container, room, freezes: going.freeze });
         if going.freeze { Action::Freeze { container, reason } } else { Action::Stop { container, reason } }

@@ -53,7 +53,7 @@ impl Rank {
 /// One place for one container, apart from what it costs.
 struct Place {
     clearing: Clearing,
-    thaw: Option<usize>,
+    thaw: Option<u32>,
     /// Those by which the cost was told ([`Board::prices`]).
     prices: u32,
 }
@@ -203,10 +203,10 @@ impl Board<'_> {
     }
 
     /// The frozen container of the claimant's service on the instance that has the most work in it.
-    fn thawable(&self, instance: InstanceId, claimant: &Claimant) -> Option<usize> {
+    fn thawable(&self, instance: InstanceId, claimant: &Claimant) -> Option<u32> {
         let spot = &self.spots[instance.index()];
         let group = spot.group(claimant.service).filter(|group| group.frozen > 0)?;
-        spot.at_rest(group).find(|&at| spot.fates[at].is_frozen())
+        spot.at_rest(group).find(|&at| spot.fates[at as usize].is_frozen())
     }
 
     /// How many more of the claimant would fit on the instances that `counts` picks, with everything less
@@ -225,7 +225,7 @@ impl Board<'_> {
                     held = held.plus(self.request(group.service).times(u64::from(group.count)));
                 }
             }
-            if spot.frozen.count > 0 {
+            if spot.frozen.count > 0 && spot.capacity.memory_mib != Resources::UNLIMITED {
                 held = held.plus(self.stays_frozen(instance, claimant, request));
             }
             sum = sum.saturating_add(request.count_in(spot.capacity.minus(held)));

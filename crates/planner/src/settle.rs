@@ -7,7 +7,7 @@ use std::collections::binary_heap::PeekMut;
 use crate::board::Board;
 use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
-use crate::spot::{Arrival, Fate};
+use crate::spot::{Arrival, Fate, counted};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
 use crate::victims::Claimant;
@@ -352,7 +352,7 @@ impl Board<'_> {
             placement: u32::try_from(placement).unwrap_or(u32::MAX),
             work_ms,
             instance,
-            position: u32::try_from(position).expect("containers of an instance are counted in u32"),
+            position: counted(position),
         };
         spare.rank()
     }
@@ -450,7 +450,7 @@ impl Board<'_> {
                     arrival.service == id
                         && !arrival.deferred
                         && match ends(arrival) {
-                            Some(frozen) => self.may_go_now(instance, frozen),
+                            Some(frozen) => self.may_go_now(instance, frozen as usize),
                             None => spares(arrival),
                         }
                 };
@@ -463,10 +463,10 @@ impl Board<'_> {
                 self.turn_back(instance, arrival);
                 self.call_back(instance, at);
                 if let Some(frozen) = ends {
-                    self.send_away(instance, frozen, going.reason, false);
+                    self.send_away(instance, frozen as usize, going.reason, false);
                 }
                 if let Some(victim) = victim {
-                    self.retell(instance, victim, going.reason);
+                    self.retell(instance, victim as usize, going.reason);
                 }
             }
         }

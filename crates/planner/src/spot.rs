@@ -9,8 +9,8 @@ use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
 
 use crate::model::{
-    Container, ContainerKey, Instance, InstanceId, InstanceState, Millis, Operation, Overlap, Phase,
-    Resources, ServiceId,
+    Container, ContainerKey, Instance, InstanceId, InstanceState, Millis, Operation, Overlap, Resources,
+    ServiceId,
 };
 use crate::reasons::{StartReason, StopReason};
 use crate::standing::Standing;
@@ -44,9 +44,11 @@ pub(crate) enum Fate {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Going {
     /// In [`State::containers_on`].
-    pub(crate) position: usize,
+    pub(crate) position: u32,
     pub(crate) reason: StopReason,
     pub(crate) freeze: bool,
+    /// It is frozen now, and leaves no more than its memory.
+    pub(crate) suspended: bool,
 }
 
 /// A frozen container that ends without a slot of its own.
@@ -63,7 +65,8 @@ pub(crate) struct Ending {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     pub(crate) service: ServiceId,
-    pub(crate) thaw: Option<usize>,
+    /// The frozen one that is resumed, by position.
+    pub(crate) thaw: Option<u32>,
     pub(crate) reason: StartReason,
     /// The priority of its service: victims chosen for it are less important, or equal by share.
     pub(crate) priority: u32,
@@ -470,7 +473,7 @@ impl Spot {
         let goes = |&(_, at): &(usize, usize)| self.fates[at] != Fate::Stays(Standing::Settled);
         let line = self.in_line(group, state, now);
         let passed = line.map_or(0, |line| line.from(group.passed as usize).take_while(goes).count());
-        let resumed = self.at_rest(group).take_while(|&at| !self.fates[at].is_frozen()).count();
+        let resumed = self.at_rest(group).take_while(|&at| !self.fates[at as usize].is_frozen()).count();
         let group = self.group_mut(service);
         group.passed += counted(passed);
         group.resumed += counted(resumed);
@@ -479,14 +482,14 @@ impl Spot {
     /// Decides that a container goes.
     pub(crate) fn send(&mut self, going: Going, container: &Container) {
         let preempted = matches!(going.reason, StopReason::Preempted { .. });
-        self.decide(going.position, Fate::Goes { freeze: going.freeze, preempted }, container);
+        self.decide(going.position as usize, Fate::Goes { freeze: going.freeze, preempted }, container);
         if self.going.is_empty() {
             self.going.reserve(SEVERAL);
         }
         self.going.push(going);
         if preempted {
-            let frozen = container.phase == Phase::Frozen;
-            let its = if frozen { Whose::Several } else { Whose::One(container.key.service, going.freeze) };
+            let one = Whose::One(container.key.service, going.freeze);
+            let its = if going.suspended { Whose::Several } else { one };
             let alike = self.preempted == Whose::Nobodys || self.preempted == its;
             self.preempted = if alike { its } else { Whose::Several };
         }
@@ -495,7 +498,7 @@ impl Spot {
     /// Takes back that the container at a position goes.
     pub(crate) fn keep(&mut self, position: usize, standing: Standing, container: &Container) {
         self.decide(position, Fate::Stays(standing), container);
-        self.going.retain(|going| going.position != position);
+        self.going.retain(|going| going.position as usize != position);
         if self.preempted().next().is_none() {
             self.preempted = Whose::Nobodys;
         }
@@ -514,7 +517,7 @@ impl Spot {
     /// The decision that the container at a position goes, if it does.
     pub(crate) fn going_at(&self, position: usize) -> Option<Going> {
         match self.fates[position] {
-            Fate::Goes { .. } => self.going.iter().find(|going| going.position == position).copied(),
+            Fate::Goes { .. } => self.going.iter().find(|going| going.position as usize == position).copied(),
             _ => None,
         }
     }
@@ -540,11 +543,9 @@ impl Spot {
 
     /// Of a group those whom nobody has told anything when the plan began and who are frozen and may be resumed, as
     /// positions, the one with the most work first; from the first on that stays frozen, as far as is decided.
-    pub(crate) fn at_rest(&self, group: &Group) -> impl Iterator<Item = usize> {
+    pub(crate) fn at_rest(&self, group: &Group) -> impl Iterator<Item = u32> {
         let from = group.from + group.at_hand;
-        self.lines[(from + group.resumed) as usize..(from + group.at_rest) as usize]
-            .iter()
-            .map(|&at| at as usize)
+        self.lines[(from + group.resumed) as usize..(from + group.at_rest) as usize].iter().copied()
     }
 }
 
@@ -617,7 +618,7 @@ fn may_be_resumed(container: &Container, fate: Fate) -> bool {
 }
 
 /// Positions, and numbers of containers of an instance.
-fn counted(count: usize) -> u32 {
+pub(crate) fn counted(count: usize) -> u32 {
     u32::try_from(count).expect("containers of an instance are counted in u32")
 }
 

@@ -191,26 +191,29 @@ impl Board<'_> {
         }
         let mut first: Option<Offer> = None;
         for group in spot.groups.iter().filter(|group| !is_above(group.service)) {
-            if group.has_faults {
-                return Next::Unclear;
-            }
-            let undecided = |&(_, at): &(usize, usize)| spot.fates[at] == Fate::Stays(Standing::Settled);
+            let undecided = |at: &usize| spot.fates[*at] == Fate::Stays(Standing::Settled);
+            let has_fault = |at: &usize| self.container(instance, *at).fault.is_some();
             let Some(line) = self.in_line(instance, group) else { return Next::Unclear };
-            let Some((_, position)) = line.from(group.passed as usize).find(undecided) else { continue };
-            let container = self.container(instance, position);
-            let tally = &self.tallies[group.service.index()];
-            let offer = Offer {
-                fresh: true,
-                needed: tally.surplus() == 0,
-                priority: Reverse(self.state.service(group.service).priority),
-                within_share: tally.over_share() == 0,
-                young: self.is_young(container),
-                running: true,
-                work_ms: self.work_ms(container),
-                service: group.service,
-                who: Who::Container(position),
-            };
-            first = Some(first.map_or(offer, |other| other.min(offer)));
+            let in_line = line.from(group.passed as usize).map(|(_, at)| at).find(undecided);
+            // Those who have a fault stand beside the line.
+            let beside = || group.positions().filter(has_fault).find(undecided);
+            let beside = if group.has_faults { beside() } else { None };
+            for position in in_line.into_iter().chain(beside) {
+                let container = self.container(instance, position);
+                let tally = &self.tallies[group.service.index()];
+                let offer = Offer {
+                    fresh: true,
+                    needed: tally.surplus() == 0,
+                    priority: Reverse(self.state.service(group.service).priority),
+                    within_share: tally.over_share() == 0,
+                    young: self.is_young(container),
+                    running: true,
+                    work_ms: self.work_ms(container),
+                    service: group.service,
+                    who: Who::Container(position),
+                };
+                first = Some(first.map_or(offer, |other| other.min(offer)));
+            }
         }
         let Some(offer) = first else { return Next::Nobody };
         let freeze = self.freezes(offer.service);
@@ -381,7 +384,7 @@ impl Board<'_> {
         let spot = &self.spots[instance.index()];
         spot.preempted()
             .map(|&Going { position, freeze, .. }| Victim {
-                who: Who::Container(position),
+                who: Who::Container(position as usize),
                 freeze,
                 surplus: false,
             })
