@@ -221,9 +221,9 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::{Method, Request};
     use serde_json::{Value, json};
-    use service_kit::auth::Secret;
     use service_kit::generated;
     use service_kit::http::Limits;
+    use service_kit::token::Secret;
     use tokio::time::Instant;
     use tower::ServiceExt as _;
 

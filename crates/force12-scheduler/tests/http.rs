@@ -22,8 +22,9 @@ use force12_scheduler::http::{self, Role};
 use futures_util::StreamExt as _;
 use planner::{Instance, Resources, Service};
 use serde::de::DeserializeOwned;
-use service_kit::auth::{Operator, Secret};
+use service_kit::auth::Operator;
 use service_kit::health::Readiness;
+use service_kit::token::Secret;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 

@@ -11,7 +11,7 @@
 //! - [`listen`]: an address, or why not.
 //! - [`http`]: the accept loop, with a named bound on everything that a peer can hold on to.
 //! - [`problem`]: every error is an RFC 9457 document.
-//! - [`auth`]: who may change something.
+//! - [`auth`], [`token`]: who may change something, and how the operator is known.
 //! - [`client`]: what they ask others with.
 //! - [`openapi`]: what the services' OpenAPI documents share.
 //! - [`health`], [`healthcheck`]: the endpoints that every service has, and the client for one of them.
@@ -38,5 +38,6 @@ pub mod shutdown;
 pub mod sse;
 mod suggest;
 pub mod telemetry;
+pub mod token;
 pub mod trace;
 mod waiting;
