@@ -192,6 +192,7 @@ impl Record {
             name: attribute("name").to_owned(),
             service: attribute("force12.service").to_owned(),
             instance: attribute("force12.instance").to_owned(),
+            code: ["signal", "exitCode"].iter().find_map(|key| attribute(key).parse().ok()),
         };
         if stranger {
             self.strangers.push(event);

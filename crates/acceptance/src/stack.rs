@@ -250,16 +250,22 @@ impl Stack {
     /// What has happened up to this moment, checked for what must hold in every run: no stranger touched,
     /// nothing started twice, no instance and no cluster over its slots.
     pub async fn checked_timeline(&self) -> Result<Timeline> {
+        self.checked_timeline_beside(0).await
+    }
+
+    /// The same where each instance may run so many beyond its slots, for swaps side by side.
+    pub async fn checked_timeline_beside(&self, beside: i64) -> Result<Timeline> {
         self.observer.barrier(&self.engine, &self.image).await?;
         let timeline = self.observer.timeline()?;
         let mut wrong = timeline.started_twice();
         let all = timeline.running_total();
         let now = now_ns();
-        let over = Timeline::more_than(&all, SLOTS, 0, now);
+        let slots = SLOTS_PER_INSTANCE + beside;
+        let over = Timeline::more_than(&all, SLOTS / SLOTS_PER_INSTANCE * slots, 0, now);
         wrong.extend(over.iter().map(|breach| format!("{}: {breach}", self.cluster)));
         for instance in INSTANCES {
             let here = timeline.running(|event| event.instance == instance);
-            let over = Timeline::more_than(&here, SLOTS_PER_INSTANCE, 0, now);
+            let over = Timeline::more_than(&here, slots, 0, now);
             wrong.extend(over.iter().map(|breach| format!("{instance}: {breach}")));
         }
         wrong.extend(self.touched_strangers().await?);

@@ -12,6 +12,9 @@ pub type Nanos = i64;
 /// Nanoseconds in a millisecond.
 pub const MS: Nanos = 1_000_000;
 
+/// The signal that nothing can be done about.
+pub const SIGKILL: i64 = 9;
+
 /// One container event, as the engine reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -27,6 +30,8 @@ pub struct Event {
     pub service: String,
     /// From its label; empty where it carries none.
     pub instance: String,
+    /// Which signal, of a `kill`; the exit code, of a `die`.
+    pub code: Option<i64>,
 }
 
 /// A whole number over time: it holds from each change to the next.
@@ -148,17 +153,41 @@ impl Timeline {
         self.events.iter().filter(move |event| event.action == action)
     }
 
-    /// How many containers ran (started, not ended, not paused) at each moment, of those that `which` picks.
+    /// How many containers ran (started, not ended, not paused) at each moment, of those that `which` picks. One that is
+    /// paused and gets SIGKILL never runs again: the engine tells that it has resumed it, so that the signal reaches it.
     pub fn running(&self, which: impl Fn(&Event) -> bool) -> Steps {
         let mut running = BTreeSet::new();
+        let mut over = BTreeSet::new();
         let mut steps = Steps::default();
         for event in self.events.iter().filter(|event| which(event)) {
+            let id = event.id.as_str();
             match event.action.as_str() {
-                "start" | "unpause" => running.insert(event.id.as_str()),
-                "die" | "pause" | "destroy" => running.remove(event.id.as_str()),
+                "start" => running.insert(id),
+                "unpause" if !over.contains(id) => running.insert(id),
+                "die" | "destroy" => {
+                    over.insert(id);
+                    running.remove(id)
+                }
+                "kill" if event.code == Some(SIGKILL) && !running.contains(id) => over.insert(id),
+                "pause" => running.remove(id),
                 _ => continue,
             };
             steps.push(event.at, count(running.len()));
+        }
+        steps
+    }
+
+    /// How many containers had a process at each moment, paused or not, of those that `which` picks.
+    pub fn alive(&self, which: impl Fn(&Event) -> bool) -> Steps {
+        let mut alive = BTreeSet::new();
+        let mut steps = Steps::default();
+        for event in self.events.iter().filter(|event| which(event)) {
+            match event.action.as_str() {
+                "start" => alive.insert(event.id.as_str()),
+                "die" | "destroy" => alive.remove(event.id.as_str()),
+                _ => continue,
+            };
+            steps.push(event.at, count(alive.len()));
         }
         steps
     }
@@ -313,6 +342,7 @@ mod tests {
             name: name.to_owned(),
             service: service.to_owned(),
             instance: instance.to_owned(),
+            code: (action == "kill").then_some(SIGKILL),
         }
     }
 
@@ -335,6 +365,24 @@ mod tests {
         assert_eq!(timeline.running_total().max_in(0, 100), 2);
         assert_eq!(timeline.running_total().at(32), 1);
         assert_eq!(timeline.running_total().at(5), 0);
+    }
+
+    #[test]
+    fn what_is_killed_in_its_freezer_never_runs_again() {
+        let timeline = Timeline::new(vec![
+            event(10, "start", "a", "one@x"),
+            event(20, "pause", "a", "one@x"),
+            event(30, "kill", "a", "one@x"),
+            event(31, "unpause", "a", "one@x"),
+            event(40, "die", "a", "one@x"),
+            event(41, "unpause", "a", "one@x"),
+        ]);
+        assert_eq!(timeline.running_of("one").max_in(20, 100), 0);
+        assert_eq!(timeline.alive(|_| true), steps(&[(10, 1), (40, 0)]));
+        let asked = timeline.events().iter().map(|it| Event { code: it.code.map(|_| 15), ..it.clone() });
+        let asked = Timeline::new(asked.collect());
+        assert_eq!(asked.running_of("one").max_in(31, 39), 1, "one that is asked to end runs for that");
+        assert_eq!(asked.running_of("one").at(50), 0);
     }
 
     #[test]

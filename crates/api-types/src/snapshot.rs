@@ -130,6 +130,13 @@ pub struct ServiceSnapshot {
     /// Containers of an older generation, which wait to be replaced; part of the counts above.
     #[serde(default)]
     pub outdated: u32,
+    /// Milliseconds that its containers had worked, those in the freezer aside, when they were stopped or killed; since the
+    /// scheduler's start. Null for a service that follows a demand.
+    #[serde(default)]
+    pub work_lost_ms: Option<u64>,
+    /// The same when they were frozen to make room: what a stop would have lost.
+    #[serde(default)]
+    pub work_kept_ms: Option<u64>,
     /// Containers of the target that can't be run.
     pub unmet: u32,
     /// Codes of why; see `blocked_by`.

@@ -9,7 +9,7 @@ use planner::{
     Resources, ServiceId, ServiceKind, State, Success,
 };
 
-use crate::cluster::{Cluster, Known};
+use crate::cluster::{Cluster, Known, Work};
 use crate::engines::Standings;
 use crate::prepare::Preparing;
 
@@ -86,6 +86,11 @@ pub struct ServiceView {
     pub unhealthy: u32,
     /// Containers of an older generation, whatever their phase.
     pub outdated: u32,
+    /// Milliseconds that its containers had worked, those in the freezer aside, when they were stopped or killed; since the
+    /// controller's start. `None` for a service that follows a demand: it serves, and is measured by that.
+    pub work_lost_ms: Option<u64>,
+    /// The same when they were frozen to make room: what a stop would have lost.
+    pub work_kept_ms: Option<u64>,
     /// Containers of the target that can't be run.
     pub unmet: u32,
     /// Codes of why, sorted; those of [`planner::NotDone::code`], and `in_progress` while its image is being checked.
@@ -168,6 +173,7 @@ pub(crate) struct Material<'a> {
     pub(crate) merged: &'a BTreeSet<InstanceId>,
     pub(crate) not_ready: Option<String>,
     pub(crate) draining: bool,
+    pub(crate) work_ms: &'a HashMap<(Arc<str>, Work), u64>,
     pub(crate) reaction: LatencyView,
     pub(crate) reaction_preempting: LatencyView,
     pub(crate) start: LatencyView,
@@ -385,6 +391,10 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
             let not_done = plan.not_done.iter().filter(|not_done| not_done.service() == id);
             let limited_by: BTreeSet<&'static str> =
                 not_done.map(|not_done| material.preparing.code(not_done)).collect();
+            let work_ms = |work| {
+                let total_ms = material.work_ms.get(&(Arc::clone(name), work)).copied().unwrap_or_default();
+                (service.kind == ServiceKind::Fill).then_some(total_ms)
+            };
             ServiceView {
                 name: Arc::clone(name),
                 kind: service.kind,
@@ -400,6 +410,8 @@ fn service_views(material: &Material<'_>, plan: &Plan, now: Millis) -> Vec<Servi
                 standby: 0,
                 unhealthy: 0,
                 outdated: 0,
+                work_lost_ms: work_ms(Work::Lost),
+                work_kept_ms: work_ms(Work::Kept),
                 unmet: planned.unmet,
                 limited_by: limited_by.into_iter().collect(),
                 paused: service.paused,

@@ -61,6 +61,8 @@ pub fn service(view: &ServiceView) -> ServiceSnapshot {
         standby: view.standby,
         unhealthy: view.unhealthy,
         outdated: view.outdated,
+        work_lost_ms: view.work_lost_ms,
+        work_kept_ms: view.work_kept_ms,
         unmet: view.unmet,
         limited_by: codes(&view.limited_by),
         paused: view.paused,

@@ -181,6 +181,8 @@ mod tests {
             standby: 0,
             unhealthy: 0,
             outdated: 0,
+            work_lost_ms: None,
+            work_kept_ms: None,
             unmet: 0,
             limited_by: Vec::new(),
             paused: false,

@@ -21,6 +21,8 @@ pub(crate) fn snapshot(epoch: &str, sequence: u64) -> Snapshot {
         standby: 0,
         unhealthy: 0,
         outdated: 0,
+        work_lost_ms: None,
+        work_kept_ms: None,
         unmet: 0,
         limited_by: Vec::new(),
         paused: false,

@@ -1,6 +1,7 @@
 //! What the product must show, on a real engine; see the crate's documentation for what that needs.
 
 mod abuse;
+mod bounds;
 mod broken_events;
 mod contained;
 mod default_demand;

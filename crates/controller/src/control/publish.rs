@@ -34,6 +34,7 @@ impl Controller {
             merged,
             not_ready: self.not_ready(),
             draining: self.draining,
+            work_ms: &self.work_ms,
             reaction: self.reactions.all(),
             reaction_preempting: self.reactions.preempting(),
             start: self.starts.view(),

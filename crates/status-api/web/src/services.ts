@@ -1,7 +1,7 @@
 /** The table of services. */
 
 import { element, KeyedList, setAttribute, setText } from "./dom";
-import { blockedWords, byWeight } from "./words";
+import { blockedWords, byWeight, workWords } from "./words";
 import type { ServiceSnapshot, Snapshot } from "./wire";
 
 const COLUMNS = ["Priority", "Demand", "Target", "Running", "Starting", "Stopping", "Frozen", "Unmet"] as const;
@@ -57,6 +57,8 @@ export class Services {
     if (service.paused && !service.limited_by.includes("paused")) notes.unshift("paused by the operator");
     if (service.outdated > 0) notes.push(`${service.outdated} of an older generation`);
     if (service.reason !== undefined) notes.push(service.reason);
+    const work = workWords(service);
+    if (work !== "") notes.push(work);
     setText(view.note, notes.join("; "));
     setText(view.pause, service.paused ? "Resume" : "Pause");
     setAttribute(view.pause, "data-command", service.paused ? "resume" : "pause");

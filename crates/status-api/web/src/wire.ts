@@ -25,6 +25,8 @@ export interface ServiceSnapshot {
   standby: number;
   unhealthy: number;
   outdated: number;
+  work_lost_ms: number | null;
+  work_kept_ms: number | null;
   unmet: number;
   limited_by: string[];
   paused: boolean;

@@ -112,6 +112,12 @@ export function latency(ms: number | null): string {
   return ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** What has become of the work of a service that fills: `work kept 3 min 5 s, lost 12 s`; nothing while there is none. */
+export function workWords({ work_kept_ms, work_lost_ms }: Pick<ServiceSnapshot, "work_kept_ms" | "work_lost_ms">): string {
+  if (!work_kept_ms && !work_lost_ms) return "";
+  return `work kept ${duration(work_kept_ms ?? 0)}, lost ${duration(work_lost_ms ?? 0)}`;
+}
+
 /** Whether a decision is more than the removal of containers that have ended. */
 export function changesWhatRuns({ actions, not_done }: Pick<Decision, "actions" | "not_done">): boolean {
   return not_done.length > 0 || actions.some(({ action }) => action !== "remove");

@@ -27,6 +27,8 @@ export function demo(given: Demo): Snapshot {
     standby: 0,
     unhealthy: 0,
     outdated: 0,
+    work_lost_ms: priority === 1 ? null : 0,
+    work_kept_ms: priority === 1 ? null : 0,
     unmet: priority === 1 ? (given.unmet ?? 0) : 0,
     limited_by: [],
     paused: false,

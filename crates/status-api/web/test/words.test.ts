@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { actionWords, blockedWords, byWeight, changesWhatRuns, duration, equation, headline, latency, sentence } from "../src/words";
+import { actionWords, blockedWords, byWeight, changesWhatRuns, duration, equation, headline, latency, sentence, workWords } from "../src/words";
 import type { DecisionAction } from "../src/wire";
 import { demo } from "./demo";
 
@@ -117,4 +117,13 @@ it("an action is a sentence with what became of it", () => {
   expect(actionWords({ ...action, outcome: "failed", took_ms: null, detail: "no such image" })).toContain(
     "(failed: no such image).",
   );
+});
+
+describe("the work of what fills", () => {
+  it("is told once there is any", () => {
+    expect(workWords({ work_kept_ms: null, work_lost_ms: null })).toBe("");
+    expect(workWords({ work_kept_ms: 0, work_lost_ms: 0 })).toBe("");
+    expect(workWords({ work_kept_ms: 185_000, work_lost_ms: 0 })).toBe("work kept 3 min 5 s, lost 0.0 s");
+    expect(workWords({ work_kept_ms: 0, work_lost_ms: 12_300 })).toBe("work kept 0.0 s, lost 12 s");
+  });
 });
