@@ -28,8 +28,8 @@ impl Board<'_> {
         {
             return;
         }
-        if tally.is_on_trial()
-            && let Some(at) = self.trial_ends_at(id)
+        if tally.is_proving()
+            && let Some(at) = self.next_proven_at(id)
         {
             notes.wake(at);
         }
@@ -107,8 +107,8 @@ impl Board<'_> {
         ready.filter_map(|(instance, _)| self.held_back(id, instance)).max()
     }
 
-    /// When the first of those on trial has run for long enough.
-    fn trial_ends_at(&self, id: ServiceId) -> Option<Millis> {
+    /// When the next of those that have yet to be trusted has run for long enough.
+    fn next_proven_at(&self, id: ServiceId) -> Option<Millis> {
         let proven_after_ms = self.state.service(id).proven_after_ms;
         self.state
             .instance_ids()

@@ -7,7 +7,7 @@ use std::collections::binary_heap::PeekMut;
 use crate::board::Board;
 use crate::model::{Fault, InstanceId, InstanceState, Millis, Phase, Placement, ServiceId, ServiceKind};
 use crate::reasons::{NotDone, StartReason, StopReason};
-use crate::spot::{Arrival, Fate, counted};
+use crate::spot::{Arrival, Fate, Going, counted};
 use crate::standing::Standing;
 use crate::targets::{Held, Notes, Want};
 use crate::victims::Claimant;
@@ -117,7 +117,9 @@ impl Board<'_> {
             }
             // What one spares may leave another's own in its place; each time one start less is left.
             while class.iter().any(|&id| self.spare_own(id)) {}
-            self.name_takers(class);
+            if class.len() > 1 {
+                while class.iter().any(|&id| self.leave_in_place(id)) {}
+            }
             if placed == 0 {
                 break;
             }
@@ -223,8 +225,7 @@ impl Board<'_> {
         let serves = !on_trial && (container.runs() || container.is_unhealthy());
         // The last that is trusted stays beside what it is to replace, or a new trial would begin.
         let trusted = container.runs() && !container.outdated && !self.is_unproven(container);
-        let on_rollout = tally.outdated > 0 && tally.unproven > 0;
-        let vouches = trusted && on_rollout && tally.proven == due.trusted + 1;
+        let vouches = trusted && tally.is_proving() && tally.proven == due.trusted + 1;
         // Another one would be started for it.
         let missed = settled && self.kept_to_stay(id, want) <= want.limit + due.settled;
         let waits = if serves {
@@ -473,40 +474,55 @@ impl Board<'_> {
         spared
     }
 
+    /// After such an exchange there may be more room than is needed, for what goes instead is larger. Then whoever goes
+    /// from there stays, and one less is started elsewhere: where somebody would go for it, if there is such a place.
+    /// Whether there was such a one.
+    fn leave_in_place(&mut self, id: ServiceId) -> bool {
+        let starts = |it: &Arrival| it.service == id && it.thaw.is_none() && !it.deferred;
+        let needless = self.spots.written().find_map(|(instance, _)| {
+            let at = self.goes_for_nothing(instance, |service, by| service == id && by != id)?;
+            Some((instance, at))
+        });
+        let Some((instance, at)) = needless else { return false };
+        let elsewhere = self.spots.written().filter(|&(other, _)| other != instance);
+        let elsewhere = elsewhere.filter_map(|(other, spot)| {
+            let takes = spot.going.iter().any(|going| going.by() == Some(id));
+            Some((!takes, other, spot.arrivals.iter().rposition(starts)?))
+        });
+        let Some((_, elsewhere, arrival)) = elsewhere.min() else { return false };
+        self.turn_back(elsewhere, arrival);
+        self.call_back(instance, at);
+        while let Some(at) = self.goes_for_nothing(elsewhere, |_, by| by == id) {
+            self.call_back(elsewhere, at);
+        }
+        true
+    }
+
+    /// Of those who run on an instance and are about to give up their room to others, one that could keep it, by
+    /// position: the most important. `which` tells from its service and the one that takes its room whether to look at
+    /// it.
+    fn goes_for_nothing(
+        &self,
+        instance: InstanceId,
+        which: impl Fn(ServiceId, ServiceId) -> bool,
+    ) -> Option<usize> {
+        let spot = &self.spots[instance.index()];
+        let service = |going: &Going| self.container(instance, going.position as usize).key.service;
+        let asked = |going: &&Going| going.by().is_some_and(|by| which(service(going), by));
+        let keeps = |going: &&Going| {
+            let id = service(going);
+            let gives = if going.freeze { self.to_end(id) } else { self.request(id) };
+            !going.suspended && spot.committed.plus(gives).fits(spot.capacity)
+        };
+        let importance = |going: &&Going| (self.state.service(service(going)).priority, going.position);
+        let stays = spot.going.iter().filter(asked).filter(keeps).min_by_key(importance)?;
+        Some(stays.position as usize)
+    }
+
     fn instances_with_arrivals(&self, id: ServiceId) -> Vec<InstanceId> {
         let written = self.spots.written();
         let with = written.filter(|(_, spot)| spot.arrivals.iter().any(|arrival| arrival.service == id));
         with.map(|(instance, _)| instance).collect()
-    }
-
-    /// After such exchanges a container may be said to go for its own service: names whom it goes for, or keeps it if
-    /// there is nobody.
-    fn name_takers(&mut self, class: &[ServiceId]) {
-        if class.len() == 1 {
-            return;
-        }
-        let written: Vec<InstanceId> = self.spots.written().map(|(instance, _)| instance).collect();
-        for instance in written {
-            for &id in class {
-                let priority = self.state.service(id).priority;
-                for at in self.positions(instance, id) {
-                    let spot = &self.spots[instance.index()];
-                    if spot.going_at(at).is_none_or(|going| going.reason != StopReason::Share { by: id }) {
-                        continue;
-                    }
-                    let takes = |arrival: &&Arrival| arrival.service != id && arrival.priority <= priority;
-                    match spot.arrivals.iter().find(takes) {
-                        Some(&Arrival { service: by, priority: its, .. }) if its == priority => {
-                            self.retell(instance, at, StopReason::Share { by });
-                        }
-                        Some(&Arrival { service: by, .. }) => {
-                            self.retell(instance, at, StopReason::Preempted { by });
-                        }
-                        None => self.call_back(instance, at),
-                    }
-                }
-            }
-        }
     }
 
     /// The first lost or draining instance with containers of a service, and how many there are on all of them.

@@ -5,6 +5,7 @@
 //! the time. So the [`State`] keeps that, for each instance by itself, from the first plan that asks for it until
 //! something changes there ([`State::spot`]); a plan copies the spots that it writes to, and no others ([`Spots`]).
 
+use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut, Range};
 use std::sync::Arc;
 
@@ -281,21 +282,23 @@ impl Spot {
             {
                 spot.waited_for.extend(after);
                 if matches!(container.operation, Some(Operation::Evict { .. })) {
-                    lenders.extend(after);
+                    lenders.extend(after.iter().filter(|key| key.service == container.key.service));
                 }
             }
         }
         spot.waited_for.sort_unstable();
         lenders.sort_unstable();
-        let is_lent = |key: &ContainerKey| {
-            key.instance == id
+        // Only to its like: anything else may take more than it has.
+        let lends = |key: &ContainerKey| {
+            lenders.binary_search(key).is_ok()
+                && key.instance == id
                 && state.container(*key).is_some_and(|lender| lender.operation == Some(Operation::Freeze))
         };
+        let mut borrowed = BTreeSet::new();
         let stays = |key: &ContainerKey| {
             !left(*key)
                 && state.container(*key).is_some_and(|other| other.standing(left) != Standing::Leaving)
         };
-        let lends = |key: &ContainerKey| is_lent(key) && lenders.binary_search(key).is_ok();
         let mut lines = vec![0; containers.len()];
         let mut tallies = Vec::new();
         let mut taken = Resources::ZERO;
@@ -332,18 +335,23 @@ impl Spot {
                     }
                     Standing::Ending => {
                         spot.frozen.add(request);
-                        match &container.operation {
+                        let after: &[ContainerKey] = match &container.operation {
+                            Some(Operation::Evict { after }) => after,
+                            _ => &[],
+                        };
+                        let mut is_lent = |key: &ContainerKey| {
+                            key.service == service && lends(key) && borrowed.insert(*key)
+                        };
+                        if after.iter().any(stays) {
                             // What was to lend its room keeps it: until the end is given up, nobody is to wait for it.
-                            Some(Operation::Evict { after }) if after.iter().any(stays) => {
-                                spot.committed = spot.committed.plus(request.when_frozen());
-                                waiting.push(container);
-                            }
-                            // What was to lend its room leaves it for good: one after the other.
-                            Some(Operation::Evict { after }) if !after.iter().any(is_lent) => {
-                                spot.leaving.push((container.key, request));
-                                waiting.push(container);
-                            }
-                            _ => spot.leaving.push((container.key, request.when_frozen())),
+                            spot.committed = spot.committed.plus(request.when_frozen());
+                            waiting.push(container);
+                        } else if after.is_empty() || after.iter().any(&mut is_lent) {
+                            spot.leaving.push((container.key, request.when_frozen()));
+                        } else {
+                            // What was to lend its room leaves it for good, or is lending it: one after the other.
+                            spot.leaving.push((container.key, request));
+                            waiting.push(container);
                         }
                     }
                     Standing::Leaving => {

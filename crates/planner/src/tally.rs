@@ -101,9 +101,14 @@ impl Tally {
         self.running + self.unhealthy - on_trial
     }
 
-    /// Whether there are outdated containers, and successors of which none has run for long enough to be trusted.
+    /// Whether there are outdated containers, and successors that have yet to run for long enough to be trusted.
+    pub(crate) const fn is_proving(&self) -> bool {
+        self.outdated > 0 && self.unproven > 0
+    }
+
+    /// As [`Self::is_proving`], and none is trusted yet.
     pub(crate) const fn is_on_trial(&self) -> bool {
-        self.outdated > 0 && self.proven == 0 && self.unproven > 0
+        self.is_proving() && self.proven == 0
     }
 
     /// How many more may be taken by others before the service falls below its share.

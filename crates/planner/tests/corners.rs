@@ -170,6 +170,34 @@ fn the_largest_numbers_are_no_trouble() {
 }
 
 #[test]
+fn nobody_starts_in_the_room_that_one_ends_in_which_is_larger_than_what_it_waits_for() {
+    let large = Service { request: Resources::slots(2), ..Service::demand("large", 1) };
+    let mut world = World::pool(vec![large, Service::demand("small", 1), Service::demand("web", 1)], 1, 5);
+    world.demand("large", 0);
+    world.demand("small", 2);
+    world.demand("web", 3);
+    world.put("small", "instance-1", 0, Phase::Running, 10);
+    world.put("small", "instance-1", 1, Phase::Running, 10);
+    world.put("large", "instance-1", 0, Phase::Frozen, 10);
+    world.put("large", "instance-1", 1, Phase::Frozen, 10);
+    change(&mut world, "small", "instance-1", 1, |it| it.operation = Some(Operation::Freeze));
+    for ordinal in [0, 1] {
+        let after = vec![world.key("small", "instance-1", 1)];
+        change(&mut world, "large", "instance-1", ordinal, |it| {
+            it.operation = Some(Operation::Evict { after });
+        });
+    }
+    for _ in 0..30 {
+        let plan = world.plan();
+        world.issue(&plan);
+        let Some(&first) = world.movable().first() else { break };
+        world.step(first);
+        planner::invariants::capacity(&world.state).unwrap();
+    }
+    assert_eq!((world.running("small"), world.running("web")), (2, 3));
+}
+
+#[test]
 fn what_is_being_frozen_is_told_nothing_else_before_that_has_ended() {
     let batch = Service { on_preempt: OnPreempt::Freeze, ..Service::fill("batch", 2) };
     let mut world = World::pool(vec![Service::demand("web", 1), batch], 1, 2);
@@ -597,6 +625,24 @@ fn an_unhealthy_one_goes_in_the_same_plan_as_the_old_one_beside_it() {
 }
 
 #[test]
+fn one_that_is_drained_and_stays_until_another_is_trusted_goes_when_that_is_due() {
+    let web = Service { proven_after_ms: 100_000, ..Service::demand("web", 1) };
+    let mut world = World::pool(vec![web], 2, 3);
+    world.demand("web", 2);
+    world.put("web", "instance-1", 0, Phase::Running, 90_000);
+    world.put("web", "instance-1", 1, Phase::Running, 0);
+    change(&mut world, "web", "instance-1", 1, |it| it.outdated = true);
+    world.put("web", "instance-2", 0, Phase::Running, 100_000);
+    world.instance_state("instance-1", InstanceState::Cordoned);
+    world.instance_state("instance-2", InstanceState::Draining);
+    let plan = world.plan();
+    assert!(plan.actions.is_empty(), "{}", world.show(&plan));
+    assert_eq!(plan.next_wake_at, Some(world.now.plus(10_000)));
+    world.now = world.now.plus(10_000);
+    assert_eq!(kinds(&world), ["stop web/0 on instance-2"]);
+}
+
+#[test]
 fn what_stays_for_the_sake_of_a_trial_goes_with_the_last_old_one() {
     // The unhealthy one serves for want of a successor that is trusted; without the old one there is no trial.
     let web = Service { proven_after_ms: 10_000, ..Service::demand("web", 1) };
@@ -770,6 +816,40 @@ fn of_those_that_are_too_many_the_most_important_stays_and_nothing_is_lost_for_a
         let stop = format!("stop {goes}/0 on instance-1");
         assert_eq!(kinds, ["start web/0 on instance-1", &stop, "stop c/0 on instance-1"]);
     }
+}
+
+#[test]
+fn what_a_larger_equal_gives_back_keeps_all_that_it_is_enough_for() {
+    // For big two of small go on the third instance. small takes the room of middle there, which has too many: then
+    // both may stay, and one of them less is started elsewhere.
+    let sized = |service, slots| Service { request: Resources::slots(slots), ..service };
+    let services = vec![
+        sized(Service::demand("big", 1), 3),
+        sized(Service::demand("bigger", 1), 3),
+        sized(Service::demand("middle", 2), 2),
+        sized(Service { max: 3, ..Service::fill("small", 2) }, 1),
+        sized(Service::demand("least", 3), 1),
+    ];
+    let mut world = World::pool(services, 3, 5);
+    world.demand("big", 4);
+    world.demand("bigger", 1);
+    world.demand("middle", 2);
+    world.put("middle", "instance-1", 0, Phase::Running, 500_000);
+    world.put("middle", "instance-3", 0, Phase::Running, 1);
+    world.put("small", "instance-3", 0, Phase::Running, 0);
+    world.put("small", "instance-3", 1, Phase::Running, 0);
+    let expected = [
+        "start big/0 on instance-1",
+        "start big/0 on instance-2",
+        "stop middle/0 on instance-3",
+        "start big/0 on instance-3",
+        "start small/0 on instance-2",
+    ];
+    assert_eq!(kinds(&world), expected);
+    // Nor does anybody go for the one that is not started.
+    world.put("least", "instance-2", 0, Phase::Running, 0);
+    world.demand("least", 1);
+    assert_eq!(kinds(&world), expected);
 }
 
 #[test]
