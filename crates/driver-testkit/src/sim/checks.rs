@@ -3,13 +3,14 @@
 use driver::ContainerId;
 use planner::{Phase, Resources};
 
-use super::history::{Actor, Entry, Happening, Occupancy};
+use super::history::{Actor, Entry, Happening, Mishap, Occupancy};
 
 /// All that happened on an engine until it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     entries: Vec<Entry>,
     occupancy: Vec<Occupancy>,
+    mishaps: Vec<Mishap>,
 }
 
 /// How many containers of a service there were in each phase.
@@ -46,13 +47,18 @@ pub struct Duplicate {
 }
 
 impl History {
-    pub(super) fn new(entries: Vec<Entry>, occupancy: Vec<Occupancy>) -> Self {
-        Self { entries, occupancy }
+    pub(super) const fn new(entries: Vec<Entry>, occupancy: Vec<Occupancy>, mishaps: Vec<Mishap>) -> Self {
+        Self { entries, occupancy, mishaps }
     }
 
     /// Every line, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The requests that went wrong, in the order of their ends.
+    pub fn mishaps(&self) -> &[Mishap] {
+        &self.mishaps
     }
 
     /// How full every instance was after each change, oldest first.

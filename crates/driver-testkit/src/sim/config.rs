@@ -29,6 +29,10 @@ pub struct SimConfig {
     /// Whether an observation tells `starting` and `stopping` apart (ECS does). Docker says `created` until a
     /// container runs, and `running` until it has ended.
     pub reports_transitions: bool,
+    /// Milliseconds after which a change of a container shows in what is observed, drawn anew for each container and
+    /// observation (but nothing that was shown is taken back). More than 0 is an engine that is consistent eventually: one
+    /// that was just started is not listed yet, one that has just ended is listed as running (as on ECS).
+    pub lists_late_ms: RangeInclusive<u64>,
     /// The driver's own limit for one call, in milliseconds; a stop gets its grace on top.
     pub call_timeout_ms: u64,
     /// The driver's own limit for what a start or thaw waits for, in milliseconds.
@@ -48,6 +52,7 @@ impl Default for SimConfig {
             works_on: Semaphore::MAX_PERMITS,
             parallel_calls: 16,
             reports_transitions: false,
+            lists_late_ms: 0..=0,
             call_timeout_ms: 10_000,
             after_timeout_ms: 30_000,
             epoch_ms: 1_795_000_000_000,

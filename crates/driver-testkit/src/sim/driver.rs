@@ -18,10 +18,10 @@ use super::container_name;
 use super::engine::SimEngine;
 use super::events::Subscriber;
 use super::fault::{Call, FaultKind, Outage};
-use super::history::{Labels, Subject};
+use super::history::{Labels, Mishap, Subject};
 use super::pull::Pull;
 use super::requests::{self, Creation, Refused};
-use super::world::{Labelled, World};
+use super::world::{Labelled, Listed, World};
 
 /// Attempts at making a container whose name is taken by one that has ended: one for the name that is taken,
 /// one after the removal, one for somebody who was quicker.
@@ -47,6 +47,23 @@ struct About<'a> {
     call: Call,
     subject: &'a str,
     labelled: Labelled<'a>,
+}
+
+/// A request that is under way; also one that nobody waits for any more goes wrong.
+struct Asked<'a> {
+    engine: &'a SimEngine,
+    call: Call,
+    from_ms: u64,
+    went_well: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let (call, from_ms, until_ms) = (self.call, self.from_ms, self.engine.now_ms());
+        if !self.went_well || until_ms - from_ms > Mishap::LONG_MS {
+            self.engine.world().mishaps.push(Mishap { call, from_ms, until_ms });
+        }
+    }
 }
 
 impl SimDriver {
@@ -79,8 +96,25 @@ impl Client {
         }
     }
 
-    /// Makes a request of the engine and waits for its answer, within `limit`.
+    /// Makes a request of the engine and waits for its answer, within `limit`. Notes it if it goes wrong.
     async fn request<T, F>(
+        &self,
+        about: About<'_>,
+        limit: Duration,
+        work: impl FnOnce(SimEngine, Duration) -> F,
+    ) -> Result<T, DriverError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refused>> + Send + 'static,
+    {
+        let mut asked =
+            Asked { engine: &self.engine, call: about.call, from_ms: self.engine.now_ms(), went_well: false };
+        let answer = self.ask(about, limit, work).await;
+        asked.went_well = answer.is_ok();
+        answer
+    }
+
+    async fn ask<T, F>(
         &self,
         about: About<'_>,
         limit: Duration,
@@ -339,7 +373,7 @@ impl Driver for SimDriver {
         let cluster = client.cluster.clone();
         let observe = client.request(about, client.limit(), |engine, latency| async move {
             // The list is made early and arrives late: what changes meanwhile is not in it.
-            let observation = observation(&engine.world(), &cluster);
+            let observation = observation(&mut engine.world(), &cluster);
             sleep(latency).await;
             Ok(observation)
         });
@@ -401,29 +435,32 @@ impl Driver for SimDriver {
     }
 }
 
-fn observation(world: &World, cluster: &str) -> Observation {
+fn observation(world: &mut World, cluster: &str) -> Observation {
+    let reports_transitions = world.config.reports_transitions;
+    let idempotent = world.config.capabilities.idempotent_start;
     let instances = world.instances.iter().map(|(name, instance)| ObservedInstance {
         name: name.clone(),
         capacity: instance.capacity,
         availability: instance.availability.clone(),
     });
-    let containers = world.containers.iter().filter_map(|(id, container)| {
+    let instances = instances.collect();
+    let containers = world.list().into_iter().filter_map(|Listed { id, container, phase, exit }| {
         let labels = container.subject.labels.as_ref().filter(|labels| labels.cluster == cluster)?;
         Some(ObservedContainer {
             id: id.clone(),
             service: labels.service.clone(),
             instance: labels.instance.clone(),
-            ordinal: container.subject.ordinal.filter(|_| world.config.capabilities.idempotent_start),
+            ordinal: container.subject.ordinal.filter(|_| idempotent),
             generation: labels.generation.clone(),
-            phase: match container.phase {
-                Phase::Starting if !world.config.reports_transitions => Phase::Created,
-                Phase::Stopping if !world.config.reports_transitions => Phase::Running,
+            phase: match phase {
+                Phase::Starting if !reports_transitions => Phase::Created,
+                Phase::Stopping if !reports_transitions => Phase::Running,
                 phase => phase,
             },
             created_at_ms: container.created_at_ms,
             health: container.health.filter(|_| container.phase != Phase::Frozen),
-            exit: container.exit.clone(),
+            exit,
         })
     });
-    Observation { instances: instances.collect(), containers: containers.collect() }
+    Observation { instances, containers: containers.collect() }
 }

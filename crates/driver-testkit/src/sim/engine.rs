@@ -291,7 +291,7 @@ impl SimEngine {
     /// All that has happened until now, for checks.
     pub fn history(&self) -> History {
         let world = self.world();
-        History::new(world.history.clone(), world.occupancy.clone())
+        History::new(world.history.clone(), world.occupancy.clone(), world.mishaps.clone())
     }
 
     /// Waits until `condition` holds of the engine; looks after every change.

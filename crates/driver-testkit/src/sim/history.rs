@@ -5,6 +5,8 @@ use std::sync::Arc;
 use driver::{ContainerId, Generation};
 use planner::Resources;
 
+use super::fault::Call;
+
 /// The labels of a container that some Force12 started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Labels {
@@ -81,6 +83,23 @@ pub struct Entry {
     pub what: Happening,
     /// Whose doing it was.
     pub by: Actor,
+}
+
+/// A request that went wrong: refused, given up without an answer, or with one that took longer than
+/// [`Mishap::LONG_MS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mishap {
+    /// What was asked.
+    pub call: Call,
+    /// When it was asked: milliseconds since the engine was made.
+    pub from_ms: u64,
+    /// When whoever asked knew, or gave up.
+    pub until_ms: u64,
+}
+
+impl Mishap {
+    /// Several times what any call takes by itself, but for one that waits for others.
+    pub const LONG_MS: u64 = 1_000;
 }
 
 /// How full an instance was with one cluster's containers, after something changed on it.

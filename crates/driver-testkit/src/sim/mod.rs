@@ -36,7 +36,7 @@ pub use self::driver::SimDriver;
 pub use self::engine::{SimContainerView, SimEngine};
 pub use self::fault::{Call, Fault, FaultKind, FaultRates, Outage};
 pub use self::hand::Hand;
-pub use self::history::{Actor, Entry, Happening, Labels, Occupancy, Subject};
+pub use self::history::{Actor, Entry, Happening, Labels, Mishap, Occupancy, Subject};
 pub use self::image::{Behaviour, Checked};
 
 /// The name of a container that Force12 starts.

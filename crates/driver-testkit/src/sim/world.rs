@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::events::Subscriber;
 use super::fault::{Call, Fault, FaultKind, Outage};
-use super::history::{Actor, Entry, Happening, Occupancy, Subject};
+use super::history::{Actor, Entry, Happening, Mishap, Occupancy, Subject};
 use super::image::Behaviour;
 use super::pull::Pull;
 use super::{SimConfig, dice};
@@ -19,6 +19,8 @@ pub(super) struct World {
     pub(super) config: SimConfig,
     origin: Instant,
     pub(super) containers: BTreeMap<ContainerId, SimContainer>,
+    /// Removed, each at a moment, and listed still.
+    gone: Vec<(u64, ContainerId, SimContainer)>,
     pub(super) instances: BTreeMap<String, SimInstance>,
     pub(super) images: BTreeMap<String, Behaviour>,
     /// What a registry has, by image.
@@ -30,6 +32,7 @@ pub(super) struct World {
     pub(super) event_loss_per_mille: u32,
     pub(super) history: Vec<Entry>,
     pub(super) occupancy: Vec<Occupancy>,
+    pub(super) mishaps: Vec<Mishap>,
     /// Whose changes have not been told yet: the cluster (`None`: all of them) and the subject's name.
     untold: Vec<(Option<String>, String)>,
     subscribers: Vec<Weak<Subscriber>>,
@@ -60,6 +63,18 @@ pub(super) struct SimContainer {
     pub(super) life: u64,
     /// Held by the one call that starts, suspends or resumes it: the engine does these in turn.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Where the engine lists late: all that it has been, each since a moment.
+    trail: Vec<(u64, Phase, Option<Exit>)>,
+    /// It is listed as it was at this moment.
+    listed_at_ms: u64,
+}
+
+/// A container as an observation shows it.
+pub(super) struct Listed<'a> {
+    pub(super) id: &'a ContainerId,
+    pub(super) container: &'a SimContainer,
+    pub(super) phase: Phase,
+    pub(super) exit: Option<Exit>,
 }
 
 impl SimContainer {
@@ -80,6 +95,7 @@ impl World {
             config,
             origin: Instant::now(),
             containers: BTreeMap::new(),
+            gone: Vec::new(),
             instances: BTreeMap::new(),
             images: BTreeMap::new(),
             pulls: BTreeMap::new(),
@@ -90,6 +106,7 @@ impl World {
             event_loss_per_mille: 0,
             history: Vec::new(),
             occupancy: Vec::new(),
+            mishaps: Vec::new(),
             untold: Vec::new(),
             subscribers: Vec::new(),
             rolls: BTreeMap::new(),
@@ -151,6 +168,8 @@ impl World {
             health: None,
             life: 0,
             turn: Arc::default(),
+            trail: Vec::new(),
+            listed_at_ms: 0,
         };
         self.containers.insert(id.clone(), container);
         self.note(&id, Happening::Created, by);
@@ -187,9 +206,55 @@ impl World {
             Happening::Removed => {}
         }
         self.note(id, what, by);
-        if what == Happening::Removed {
-            self.containers.remove(id);
+        if what == Happening::Removed
+            && let Some(container) = self.containers.remove(id)
+            && self.lists_late()
+        {
+            self.gone.push((self.now_ms(), id.clone(), container));
         }
+    }
+
+    fn lists_late(&self) -> bool {
+        *self.config.lists_late_ms.end() > 0
+    }
+
+    /// Every container as it is listed now: where the engine lists late, as it was a while ago.
+    pub(super) fn list(&mut self) -> Vec<Listed<'_>> {
+        if !self.lists_late() {
+            let all = self.containers.iter();
+            return all
+                .map(|(id, container)| Listed {
+                    id,
+                    container,
+                    phase: container.phase,
+                    exit: container.exit.clone(),
+                })
+                .collect();
+        }
+        let now_ms = self.now_ms();
+        let names: Vec<(ContainerId, String)> = self
+            .containers
+            .iter()
+            .chain(self.gone.iter().map(|(_, id, container)| (id, container)))
+            .map(|(id, container)| (id.clone(), container.subject.name.clone()))
+            .collect();
+        let mut moments = BTreeMap::new();
+        for (id, name) in names {
+            let late_ms = dice::draw(&mut self.dice("list", &name), self.config.lists_late_ms.clone());
+            moments.insert(id, now_ms.saturating_sub(late_ms));
+        }
+        let gone = self.gone.iter_mut().map(|(_, id, container)| (&*id, container));
+        for (id, container) in self.containers.iter_mut().chain(gone) {
+            container.listed_at_ms = container.listed_at_ms.max(moments[id]);
+        }
+        self.gone.retain(|(gone_at_ms, _, container)| container.listed_at_ms < *gone_at_ms);
+        let all = self.containers.iter().chain(self.gone.iter().map(|(_, id, container)| (id, container)));
+        all.filter_map(|(id, container)| {
+            let mut trail = container.trail.iter().rev();
+            let (_, phase, exit) = trail.find(|(since_ms, ..)| *since_ms <= container.listed_at_ms)?;
+            Some(Listed { id, container, phase: *phase, exit: exit.clone() })
+        })
+        .collect()
     }
 
     /// A container's healthcheck says something else.
@@ -295,6 +360,11 @@ impl World {
     fn note(&mut self, id: &ContainerId, what: Happening, by: Actor) {
         let subject = Arc::clone(&self.containers[id].subject);
         let at_ms = self.now_ms();
+        if self.lists_late()
+            && let Some(container) = self.containers.get_mut(id)
+        {
+            container.trail.push((at_ms, container.phase, container.exit.clone()));
+        }
         if let Some(labels) = &subject.labels {
             let takes = matches!(what, Happening::Starting | Happening::Thawed);
             self.note_occupancy(

@@ -7,7 +7,7 @@ use driver_testkit::sim::{Behaviour, Call, Fault, FaultKind, FaultRates, Latenci
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use planner::{Phase, Resources};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{GRACE, engine, run, start};
 
@@ -348,4 +348,55 @@ async fn several_instances_of_one_engine_and_several_engines_are_apart() {
     run(&two.driver("demo"), "web", 0).await;
     assert!(begun.elapsed() < Duration::from_millis(200), "one engine's silence costs the other nothing");
     assert!(one.containers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_lists_late_shows_a_while_later_what_has_happened() {
+    let config = SimConfig { lists_late_ms: 500..=500, ..SimConfig::default() };
+    let engine = engine(config);
+    let driver = engine.driver("demo");
+    let phase = async |id| {
+        let observed = driver.observe().await.expect("it can be observed");
+        observed.containers.iter().find(|it| it.id == id).map(|it| it.phase)
+    };
+    let id = run(&driver, "web", 0).await;
+    assert_eq!(phase(id.clone()).await, None, "started, and not listed yet");
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(phase(id.clone()).await, Some(Phase::Running));
+    driver.stop(&id, GRACE).await.expect("it stops");
+    driver.remove(&id).await.expect("it is removed");
+    assert_eq!(phase(id.clone()).await, Some(Phase::Running), "gone, and listed as running still");
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(phase(id.clone()).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_was_listed_is_taken_back() {
+    let engine = engine(SimConfig { lists_late_ms: 0..=500, ..SimConfig::seeded(3) });
+    let driver = engine.driver("demo");
+    run(&driver, "web", 0).await;
+    let mut listed = false;
+    for _ in 0..100 {
+        let observed = driver.observe().await.expect("it can be observed");
+        assert!(!listed || observed.containers.len() == 1, "it was listed before");
+        listed = !observed.containers.is_empty();
+    }
+    assert!(listed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_wrong_is_noted() {
+    let engine = engine(SimConfig::default());
+    let driver = engine.driver("demo");
+    let id = run(&driver, "web", 0).await;
+    assert_eq!(engine.history().mishaps(), []);
+    let asked_at_ms = engine.now_ms();
+    engine.fault(Fault::new(FaultKind::Hang).on(Call::Freeze));
+    engine.fault(Fault::new(FaultKind::Slow { extra_ms: 2_000 }).on(Call::Freeze));
+    driver.freeze(&id).await.expect_err("it hangs");
+    driver.freeze(&id).await.expect("it takes its time");
+    let history = engine.history();
+    let [hung, slow] = history.mishaps() else { panic!("two of them: {:?}", history.mishaps()) };
+    assert_eq!((hung.call, hung.from_ms, hung.until_ms), (Call::Freeze, asked_at_ms, asked_at_ms + 10_000));
+    assert_eq!((slow.call, slow.from_ms, slow.until_ms), (Call::Freeze, hung.until_ms, engine.now_ms()));
 }

@@ -93,7 +93,8 @@ pub async fn frozen_container_can_be_stopped(fixture: &dyn Fixture) {
     assert_eq!(stage.phase(&id).await, Some(Phase::Exited));
 }
 
-/// A frozen container that is stopped without grace ends, and stays where it was until then.
+/// A frozen container that is stopped without grace ends by SIGKILL: it does not run on before that, not even to heed a
+/// signal.
 pub async fn frozen_container_can_be_killed(fixture: &dyn Fixture) {
     let stage = Stage::new(fixture, "freeze-kill");
     if !stage.driver.capabilities().freeze {
@@ -104,7 +105,8 @@ pub async fn frozen_container_can_be_killed(fixture: &dyn Fixture) {
     let no_grace = driver::StopOptions { grace_ms: 0 };
     let killed = stage.soon("the kill", stage.driver.stop(&id, no_grace)).await;
     assert_eq!(killed.expect("it is killed"), Outcome::Done);
-    assert_eq!(stage.phase(&id).await, Some(Phase::Exited));
+    let ended = stage.observe_one(&id).await.expect("it is there until it is removed");
+    assert_eq!((ended.phase, ended.exit.map(|exit| exit.code)), (Phase::Exited, Some(137)));
     let again = stage.soon("another kill", stage.driver.stop(&id, no_grace)).await;
     assert_eq!(again.expect("there is nothing to do"), Outcome::Already);
 }
