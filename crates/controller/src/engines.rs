@@ -65,15 +65,30 @@ pub(crate) struct Standing {
 pub(crate) struct Standings {
     /// What an operator has said, over what is configured.
     pub(crate) operator: HashMap<String, InstanceState>,
-    standings: HashMap<Arc<str>, Standing>,
+    by_name: HashMap<Arc<str>, Standing>,
+    /// Since when an engine that answers has lost them, or does not report them.
+    missed: HashMap<Arc<str>, Millis>,
+}
+
+/// What a standing depends on besides what is said of the instance.
+pub(crate) struct Times {
+    pub(crate) now: Millis,
+    /// [`crate::Settings::lost_after_ms`].
+    pub(crate) lost_after_ms: u64,
+    /// From when on everything that a predecessor has started shows, also where a start is not idempotent.
+    pub(crate) settled_at: Millis,
 }
 
 impl Standings {
     pub(crate) fn get(&self, instance: &str) -> Option<&Standing> {
-        self.standings.get(instance)
+        self.by_name.get(instance)
     }
 
     /// What may be done with an instance now, and its capacity; keeps since when it has been so.
+    ///
+    /// One that its engine has lost, or does not report, is lost after `lost_after_ms`, like one whose engine is silent:
+    /// an agent may lose its connection for a moment, and nothing that runs is given up for that. Nothing is started
+    /// there meanwhile.
     pub(crate) fn judge(
         &mut self,
         cluster: &Cluster,
@@ -81,24 +96,36 @@ impl Standings {
         id: InstanceId,
         engine: &Engine,
         clock: &Clock,
+        times: &Times,
     ) -> (InstanceState, Resources) {
         let observed = cluster.observed(id);
         let seen = observed.and_then(|observed| {
             observed.observation.instances.iter().find(|instance| instance.name == configured.name)
         });
-        let now = clock.now();
+        let now = times.now;
+        let missed = match seen.map(|instance| &instance.availability) {
+            Some(InstanceAvailability::Lost(reason)) => Some(reason.clone()),
+            None if observed.is_some() => Some(format!("{} does not report it", engine.driver.name())),
+            _ => None,
+        };
+        let missed = if let Some(reason) = missed {
+            let since = *self.missed.entry(configured.name.as_str().into()).or_insert(now);
+            Some((reason, since))
+        } else {
+            self.missed.remove(configured.name.as_str());
+            None
+        };
+        let gone = missed.clone().filter(|&(_, since)| now >= since.plus(times.lost_after_ms));
+        let settles = !engine.driver.capabilities().idempotent_start && now < times.settled_at;
         let wanted = self.operator.get(&configured.name).copied();
         let said_by = if wanted.is_some() { "by the operator" } else { "by the configuration" };
         let (state, reason) = if let Some(lost) = &engine.report.lost {
             (InstanceState::Lost, Some(lost.reason.clone()))
+        } else if let Some((reason, _)) = &gone {
+            (InstanceState::Lost, Some(reason.clone()))
         } else {
             let availability = seen.map(|instance| &instance.availability);
             match (availability, wanted.unwrap_or(configured.state)) {
-                (Some(InstanceAvailability::Lost(reason)), _) => (InstanceState::Lost, Some(reason.clone())),
-                (None, _) if observed.is_some() => {
-                    let reason = format!("{} does not report it", engine.driver.name());
-                    (InstanceState::Lost, Some(reason))
-                }
                 (_, InstanceState::Draining) => (InstanceState::Draining, Some(format!("drained {said_by}"))),
                 (Some(InstanceAvailability::Draining), _) => {
                     (InstanceState::Draining, Some(format!("drained by {}", engine.driver.name())))
@@ -106,21 +133,35 @@ impl Standings {
                 (_, InstanceState::Cordoned) => {
                     (InstanceState::Cordoned, Some(format!("cordoned {said_by}")))
                 }
-                (None, _) => (InstanceState::Cordoned, Some("not observed yet".to_owned())),
+                (None | Some(InstanceAvailability::Lost(_)), _) => {
+                    let reason = missed.map_or_else(|| "not observed yet".to_owned(), |(reason, _)| reason);
+                    (InstanceState::Cordoned, Some(reason))
+                }
+                (Some(InstanceAvailability::Ready), _) if settles => {
+                    let reason = "nothing is started yet: what a predecessor has started may still appear";
+                    (InstanceState::Cordoned, Some(reason.to_owned()))
+                }
                 (Some(InstanceAvailability::Ready), _) => (InstanceState::Ready, None),
             }
         };
         let capacity =
             seen.map_or(configured.capacity, |instance| instance.capacity.min(configured.capacity));
-        let since = match self.standings.get(configured.name.as_str()) {
+        let since = match self.by_name.get(configured.name.as_str()) {
             Some(before) if before.state == state => before.since,
-            _ => match &engine.report.lost {
-                Some(lost) if state == InstanceState::Lost => clock.at(lost.since),
-                _ => now,
+            _ => match (&engine.report.lost, gone) {
+                (Some(lost), _) => clock.at(lost.since),
+                (None, Some((_, since))) => since,
+                (None, None) => now,
             },
         };
-        self.standings.insert(configured.name.as_str().into(), Standing { state, reason, since });
+        self.by_name.insert(configured.name.as_str().into(), Standing { state, reason, since });
         (state, capacity)
+    }
+
+    /// The next moment at which time alone changes a standing.
+    pub(crate) fn next(&self, times: &Times) -> Option<Millis> {
+        let lost = self.missed.values().map(|since| since.plus(times.lost_after_ms));
+        lost.chain([times.settled_at]).filter(|&at| at > times.now).min()
     }
 
     /// Whether an instance is drained and lost: it can't be emptied, and whoever drains it does not want it back.
@@ -132,7 +173,8 @@ impl Standings {
 
     /// Forgets instances that are not configured any more.
     pub(crate) fn retain(&mut self, configured: impl Fn(&str) -> bool) {
-        self.standings.retain(|name, _| configured(name));
+        self.by_name.retain(|name, _| configured(name));
+        self.missed.retain(|name, _| configured(name));
         self.operator.retain(|name, _| configured(name));
     }
 }

@@ -35,6 +35,7 @@ const OBSERVE_LIMIT_IN_LOST_AFTER: u32 = 2;
 pub(crate) struct Observed {
     /// Drawn as the question was asked: whatever drew a lower number was over by then, and shows in the answer.
     pub(crate) began: u64,
+    pub(crate) began_at: Instant,
     pub(crate) observation: Observation,
 }
 
@@ -148,7 +149,7 @@ async fn look(
             Ok(Ok(observation)) => {
                 *unanswered_since = None;
                 failures = 0;
-                let observed = Observed { began, observation };
+                let observed = Observed { began, began_at, observation };
                 *lock(&post.report) = Report { observed: Some(Arc::new(observed)), lost: None };
                 shared.wake(WokenBy::ENGINE);
                 tokio::time::sleep_until(began_at + SPACING).await;

@@ -20,10 +20,12 @@ pub struct Settings {
     /// No fill service starts anything for this many milliseconds after the controller's start, unless every
     /// demand has been answered before. Default 2,000.
     pub start_hold_ms: u64,
-    /// An engine that has not answered for this many milliseconds is lost, with its instances. Default 3,000.
+    /// An engine that has not answered for this many milliseconds is lost, with its instances; so is an instance that an
+    /// engine has lost, or not reported, for as long. Default 3,000.
     pub lost_after_ms: u64,
-    /// For this many milliseconds the unknown outcome of a start holds its room, on an engine whose starts are
-    /// not idempotent. Default 10,000.
+    /// On an engine whose starts are not idempotent: the unknown outcome of a start holds its room for this many
+    /// milliseconds, what was done counts as done for as long, whatever is listed, and nothing is started for as long
+    /// after the controller's start. Default 10,000.
     pub settle_ms: u64,
 }
 

@@ -1,6 +1,7 @@
 //! The spans of a decision: what caused it, the decision, each of its actions. Whoever runs the controller may export
 //! them; while nobody does they are disabled, and cost next to nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,20 +11,24 @@ use tracing::{Span, info_span};
 
 use crate::decisions::WokenBy;
 
-/// Causes kept until the next decision. A pass follows each, so that more than one is rare; this is for a pass that is
-/// held up.
+/// Causes kept until the next decision, the newest. A pass follows each, so that more than one is rare; this is for a pass
+/// that is held up.
 const CAUSES_MAX: usize = 16;
 
 /// What the loop has been told since its last pass that may make it decide.
 #[derive(Default)]
-pub(crate) struct Causes(Vec<Span>);
+pub(crate) struct Causes(VecDeque<Span>);
 
 impl Causes {
     /// Something has been told within this span.
     pub(crate) fn add(&mut self, cause: Span) {
-        if !cause.is_disabled() && self.0.len() < CAUSES_MAX {
-            self.0.push(cause);
+        if cause.is_disabled() {
+            return;
         }
+        if self.0.len() == CAUSES_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(cause);
     }
 
     /// What came of them, or nothing, is known.
@@ -44,7 +49,7 @@ impl Causes {
         plan_micros: u64,
     ) -> Span {
         let span = info_span!(
-            parent: self.0.last().and_then(Span::id),
+            parent: self.0.back().and_then(Span::id),
             "decision",
             force12.cluster = cluster,
             force12.epoch = epoch,
@@ -142,5 +147,20 @@ mod tests {
                 "decision within nothing",
             ]
         );
+    }
+
+    #[test]
+    fn of_too_many_causes_the_oldest_is_forgotten() {
+        let notes = Notes::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(notes.clone()), || {
+            let mut causes = Causes::default();
+            causes.add(info_span!("oldest"));
+            (1..CAUSES_MAX).for_each(|_| causes.add(info_span!("old")));
+            causes.add(info_span!("newest"));
+            drop(causes.decision("demo", "9c2e", 1, WokenBy::DEMAND, 20));
+        });
+        let notes = notes.0.lock().unwrap();
+        assert!(notes.contains(&"decision within newest".to_owned()), "{notes:?}");
+        assert!(!notes.contains(&"decision follows from oldest".to_owned()), "{notes:?}");
     }
 }

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::cluster::EngineId;
 
 /// A removal waits for so long at most until nothing else is under way: done beside a start it delays that by as much as it
-/// takes itself, several tens of milliseconds, and nobody waits for it. (What has ended takes no room.)
+/// takes itself, several tens of milliseconds, and nobody waits for it. (What has ended takes no room.) From then on it
+/// needs no place, as long as it is the only one: an engine that never rests would keep all that has ever ended there.
 const REMOVAL_WAITS: Duration = Duration::from_secs(1);
 
 /// Places that are kept for what is urgent: a rise in demand never waits for starts that are under way and are not.
@@ -70,8 +71,9 @@ impl Turns {
         // Where there is but one, it is for all.
         let open = places.limit.saturating_sub(kept).max(1);
         let removes = matches!(action, Action::Remove { .. });
-        let disturbs = removes && places.taken > places.removals && waited < REMOVAL_WAITS;
-        if places.taken < open && !disturbs {
+        let overdue = removes && waited >= REMOVAL_WAITS;
+        let disturbs = removes && !overdue && places.taken > places.removals;
+        if (places.taken < open && !disturbs) || (overdue && places.removals == 0) {
             places.taken += 1;
             places.removals += u32::from(removes);
             true
@@ -137,6 +139,12 @@ impl Waits {
     pub(crate) fn waited(&self, action: &Action, now: Instant) -> Duration {
         let since = self.0.get(&(action.container(), action.kind()));
         since.map_or(Duration::ZERO, |&since| now.saturating_duration_since(since))
+    }
+
+    /// When the next removal has waited for as long as it has to.
+    pub(crate) fn next_removal(&self, now: Instant) -> Option<Instant> {
+        let removals = self.0.iter().filter(|((_, kind), _)| *kind == "remove");
+        removals.map(|(_, &since)| since + REMOVAL_WAITS).filter(|&due| due > now).min()
     }
 
     /// Whether nothing waits.

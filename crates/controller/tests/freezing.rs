@@ -65,6 +65,13 @@ fn exits(scene: &Scene) -> Vec<i64> {
     history.of("priority2").filter_map(code).collect()
 }
 
+/// How many of priority 2 we have ended, or told to end.
+fn ended_by_us(scene: &Scene) -> usize {
+    let history = scene.engine().history();
+    let ends = |what| matches!(what, Happening::Stopping | Happening::Exited { .. });
+    history.of("priority2").filter(|entry| entry.by == Actor::Driver && ends(entry.what)).count()
+}
+
 #[tokio::test(start_paused = true)]
 async fn beyond_the_bound_one_ends_gracefully_in_the_room_of_a_sibling() {
     let mut scene = small(1, 0, instance());
@@ -150,6 +157,8 @@ async fn a_freeze_that_fails_or_hangs_ends_in_a_right_state() {
             pass_ms(20_000).await;
             running.until_success(1_000, 2, 1).await;
             assert_eq!(scene.engine().history().occupancy().last().expect("it has some").used.slots, 3);
+            assert_eq!(in_phase(&scene, "priority2", Phase::Frozen).len(), 1, "{kind:?}, {overlap:?}");
+            assert_eq!(ended_by_us(&scene), 0, "no work is lost: {kind:?}, {overlap:?}");
             if overlap == Overlap::Never {
                 scene.assert_sound();
             }
@@ -177,8 +186,50 @@ async fn a_thaw_that_fails_or_hangs_ends_in_a_right_state() {
         running.until_success(90_000, 1, 2).await;
         pass_ms(20_000).await;
         running.until_success(1_000, 1, 2).await;
+        assert_eq!(
+            scene.engine().history().starts("priority2"),
+            2,
+            "none was started in its place: {kind:?}"
+        );
+        assert_eq!(ended_by_us(&scene), 0, "no work is lost: {kind:?}");
         scene.assert_sound();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_other_settings_meet_is_not_made_a_stop() {
+    let mut scene = small(9, 1, instance());
+    let running = scene.start();
+    running.until_success(4_000, 1, 2).await;
+    scene.engine().fault(Fault::new(FaultKind::Rejected { code: "engine" }).on(Call::Freeze).times(3));
+    scene.board.set("priority1", 2);
+    for evict_after_ms in [9_000, 8_000, 7_000] {
+        pass_ms(100).await;
+        with_bounds(&running, &mut scene, Instance { evict_after_ms, ..instance() }).await;
+    }
+    running.until_success(10_000, 2, 1).await;
+    assert_eq!(in_phase(&scene, "priority2", Phase::Frozen).len(), 1);
+    assert_eq!(ended_by_us(&scene), 0, "no work is lost");
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_end_goes_on_waiting_under_other_settings() {
+    let mut scene = small(10, 0, instance());
+    let running = scene.start();
+    running.until_success(4_000, 0, 3).await;
+    scene.board.set("priority1", 3);
+    running.until_success(4_000, 3, 0).await;
+    let bounds = Instance { frozen_max: 1, evict_after_ms: 5_000, ..instance() };
+    with_bounds(&running, &mut scene, bounds.clone()).await;
+    for _ in 0..4 {
+        pass_ms(1_100).await;
+        scene.settings.settle_ms += 1;
+        with_bounds(&running, &mut scene, bounds.clone()).await;
+    }
+    assert_eq!(in_phase(&scene, "priority2", Phase::Frozen).len(), 3, "a slot may come free");
+    running.until(1_500, "two are evicted", |view| view.success && view.services[1].frozen == 1).await;
+    scene.assert_sound();
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,9 @@ mod support;
 use std::collections::HashSet;
 
 use controller::{DecisionQuery, Settings};
-use driver_testkit::sim::{Behaviour, Entry, Happening, Latencies, SimConfig, SimEngine};
+use driver_testkit::sim::{
+    Behaviour, Call, Entry, Fault, FaultKind, Happening, Latencies, SimConfig, SimEngine,
+};
 use planner::{Instance, Resources};
 use support::{Board, IMAGE, Scene, demo_services, pass_ms};
 
@@ -179,4 +181,46 @@ async fn what_has_ended_is_removed_when_no_start_is_delayed_by_it() {
         happened(entries, "priority2", &Happening::Removed).map(|entry| entry.at_ms).collect();
     assert_eq!(removed.len(), 2);
     assert!(removed.iter().all(|&at_ms| Some(at_ms) > last_runs), "{removed:?}, {last_runs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_an_engine_that_never_rests_what_has_ended_is_removed_all_the_same() {
+    // Forty seconds of starts, one after the other.
+    let mut scene = scene(400, Some(1), 16);
+    let running = scene.start();
+    // So that nothing is held back for it.
+    pass_ms(12_000).await;
+    let ends = scene.engine().containers().remove(0).id;
+    let ended_at_ms = scene.engine().now_ms();
+    scene.engine().hand().exit(&ends, 0);
+    pass_ms(1_500).await;
+    assert!(running.handle.view().used.slots < 200, "the engine has been at work all the time");
+    assert_eq!(scene.engine().container(&ends), None, "it has been removed");
+    let history = scene.engine().history();
+    let removed = history.about(&ends).find(|entry| entry.what == Happening::Removed).expect("it was");
+    assert!(
+        removed.at_ms >= ended_at_ms + 1_000,
+        "it has waited for its turn: {} ms",
+        removed.at_ms - ended_at_ms
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_has_waited_long_enough_wakes_the_loop() {
+    let mut scene = scene(3, None, 16);
+    // So that nothing else wakes it.
+    scene.settings.lost_after_ms = 60_000;
+    let running = scene.start();
+    running.until_success(10_000, 0, 3).await;
+    pass_ms(3_000).await;
+    scene
+        .engine()
+        .fault(Fault::new(FaultKind::Slow { extra_ms: 3_000 }).on(Call::Start).service("priority1"));
+    scene.board.set("priority1", 1);
+    running.until_success(10_000, 1, 2).await;
+    let history = scene.engine().history();
+    let ended = history.of("priority2").find(|entry| matches!(entry.what, Happening::Exited { .. }));
+    let removed = history.of("priority2").find(|entry| entry.what == Happening::Removed);
+    let waited_ms = removed.expect("it was removed").at_ms - ended.expect("it was stopped").at_ms;
+    assert!((1_000..1_100).contains(&waited_ms), "{waited_ms} ms");
 }

@@ -45,7 +45,8 @@ pub struct Capabilities {
     /// Whether it can suspend a container in place.
     pub freeze: bool,
     /// Whether a second start of the same [`Start`] is "already so". Where it is not, the controller holds the
-    /// room of an unknown outcome for `settle_ms`.
+    /// room of an unknown outcome for `settle_ms`; believes its own actions rather than an observation for as long, so
+    /// that one may show late what was done; and starts nothing for as long after its own start.
     pub idempotent_start: bool,
 }
 

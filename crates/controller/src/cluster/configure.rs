@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use driver::ContainerSpec;
-use planner::{ContainerKey, Service, ServiceId, State};
+use planner::{ContainerKey, Delta, Millis, Service, ServiceId, State};
 
 use super::remembered::Fact;
 use super::{Cluster, EngineId, KnownInstance, KnownService};
@@ -135,8 +135,21 @@ impl Cluster {
             .into_iter()
             .filter_map(|(id, fact)| Some((id, Fact { key: moved(fact.key)?, ..fact })))
             .collect();
-        // The reasons name services by their former ids.
-        self.memories.values_mut().for_each(|memory| memory.leave = None);
+        for leave in self.memories.values_mut().filter_map(|memory| memory.leave.as_mut()) {
+            leave.reason = None;
+        }
+        // They have waited since then, whatever else is configured.
+        let mut waiting: Vec<(Millis, ContainerKey)> = old
+            .waiting_to_end()
+            .filter_map(|key| Some((old.waits_to_end_since(key)?, moved(key)?)))
+            .collect();
+        waiting.sort_unstable();
+        let mut containers = Vec::new();
+        for (at, key) in waiting {
+            containers.push(key);
+            containers.sort_unstable();
+            self.state.apply(Delta::WaitsToEnd { containers: containers.clone(), at });
+        }
         self.dirty = self.state.instance_ids().collect();
     }
 

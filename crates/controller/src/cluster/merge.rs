@@ -78,14 +78,18 @@ impl Cluster {
                 Err(_) => {}
             }
         }
-        // The stop of a victim may have failed. While its successor waits it is on its way out all the same: it will
-        // be told again, and its room is promised.
+        // What a victim was told may have failed. While its successor waits it is on its way out all the same: it will be
+        // told again, and its room is promised, but for the memory of one that is to be frozen.
         let awaited: HashSet<&ContainerId> =
             self.on(instance).flat_map(|(_, operation)| &operation.after).collect();
         for known in &mut list {
             if known.container.operation.is_none() && known.id.as_ref().is_some_and(|id| awaited.contains(id))
             {
-                known.container.operation = Some(Operation::Stop);
+                known.container.operation = Some(match self.leaves_by(known) {
+                    Kind::Freeze => Operation::Freeze,
+                    Kind::Kill => Operation::Kill,
+                    _ => Operation::Stop,
+                });
             }
         }
         list.extend(coming);

@@ -5,7 +5,8 @@
 //!
 //! - from its issue to its end, an action is an [`InFlight`] operation on its container, shown to the planner;
 //! - from its end on, its effect is a [`Fact`] about the engine's id, which holds until an observation arrives that
-//!   *began* after that end.
+//!   *began* after that end; on an engine whose starts are not idempotent `settle_ms` after it, for such an engine may
+//!   list late what was done.
 //!
 //! An outcome that is not known is no fact: its operation goes on until an observation tells.
 

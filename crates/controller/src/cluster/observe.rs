@@ -27,11 +27,14 @@ pub(crate) enum Noticed {
 }
 
 impl Cluster {
-    /// Takes in what an engine says is there; every service in it is known.
+    /// Takes in what an engine says is there since `began_at`; every service in it is known. What was done shows at most
+    /// `late_ms` after it.
     pub(crate) fn observe(
         &mut self,
         engine: EngineId,
         observed: &Arc<Observed>,
+        began_at: Millis,
+        late_ms: u64,
         now: Millis,
     ) -> Vec<Noticed> {
         let served: Vec<InstanceId> =
@@ -49,10 +52,25 @@ impl Cluster {
         let mut noticed = Vec::new();
         for &instance in &served {
             let places = here.remove(&instance).unwrap_or_default();
-            self.facts.retain(|_, fact| fact.key.instance != instance || observed.began < fact.order);
+            let mut shown = Vec::new();
+            self.facts.retain(|id, fact| {
+                let holds = fact.key.instance != instance
+                    || observed.began < fact.order
+                    || began_at < fact.at.plus(late_ms);
+                if !holds {
+                    shown.push(id.clone());
+                }
+                holds
+            });
             self.number(instance, observed, &places, now);
             self.notice(instance, observed, &places, now, &mut noticed);
-            self.settle(instance, observed, &places, now);
+            for id in shown {
+                if !places.iter().any(|&place| observed.observation.containers[place].id == id) {
+                    // It has gone while its fact held.
+                    self.memories.remove(&id);
+                }
+            }
+            self.settle(instance, observed, &places, began_at);
             let known = &mut self.instances[instance.index()];
             known.observed = Some(Arc::clone(observed));
             known.observed_here = places;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::numbers::free_from_the_top;
 use super::ready::Readiness;
-use super::remembered::{Effect, Fact, Memory};
+use super::remembered::{Effect, Fact, Leave, Memory};
 use super::{Cluster, EngineId, Known, takes_room};
 use crate::executor::{After, OperationId, Work};
 use crate::observer::Observed;
@@ -192,7 +192,7 @@ impl Cluster {
             && let Some(memory) = container.as_ref().and_then(|id| self.memories.get_mut(id))
         {
             memory.stop_asked = kind.ends();
-            memory.leave = Some((kind, *reason));
+            memory.leave = Some(Leave { kind, reason: Some(*reason) });
         }
         let waits = matches!(kind, Kind::Start | Kind::Thaw | Kind::Evict);
         let signalled = matches!(
@@ -251,11 +251,29 @@ impl Cluster {
         self.container(key).filter(|known| self.has_not_left(known))
     }
 
-    /// Whether it takes room: also one that is suspended, and is being ended.
+    /// Whether whoever waits for its room has to go on waiting. One that is suspended has left if that was asked of it; if
+    /// its end was, it has not before that, also where the end has failed: it holds its memory until then.
     pub(super) fn has_not_left(&self, known: &Known) -> bool {
         let Container { key, phase, .. } = known.container;
-        let ends = || self.operations.get(&key).is_some_and(|operation| operation.kind.ends());
+        let ends = || match self.operations.get(&key) {
+            Some(operation) => operation.kind.ends(),
+            None => self.leave(known).is_some_and(|leave| leave.kind.ends()),
+        };
         takes_room(phase) || phase == Phase::Frozen && ends()
+    }
+
+    /// How a container that has not left, and that nothing is done to any more, is to leave: as it was told before. But
+    /// room that was lent to a frozen one for its end may be taken by now: it ends in its freezer, which takes none.
+    pub(super) fn leaves_by(&self, known: &Known) -> Kind {
+        match (self.leave(known).map(|leave| leave.kind), known.container.phase) {
+            (Some(Kind::Freeze), _) => Kind::Freeze,
+            (Some(Kind::Evict | Kind::Kill), Phase::Frozen) => Kind::Kill,
+            _ => Kind::Stop,
+        }
+    }
+
+    fn leave(&self, known: &Known) -> Option<Leave> {
+        self.memories.get(known.id.as_ref()?)?.leave
     }
 
     /// An operation has ended well: its effect is a fact. `started` is the id of what a start has started.
@@ -347,6 +365,8 @@ impl Cluster {
     /// asked for with them still waits.
     pub(crate) fn again(&self) -> Vec<Action> {
         let mut actions = Vec::new();
+        // Several may wait for one.
+        let mut told = HashSet::new();
         for (key, operation) in &self.operations {
             for id in &operation.after {
                 let victim =
@@ -355,28 +375,31 @@ impl Cluster {
                     continue;
                 };
                 let container = victim.container.key;
-                if self.operations.contains_key(&container) {
+                if self.operations.contains_key(&container) || !told.insert(container) {
                     continue;
                 }
-                let leave = self.memories.get(id).and_then(|memory| memory.leave);
-                actions.push(match leave {
-                    Some((Kind::Freeze, reason)) => Action::Freeze { container, reason },
-                    Some((Kind::Kill, reason)) => Action::Kill { container, reason },
-                    Some((_, reason)) => Action::Stop { container, reason },
-                    None => Action::Stop { container, reason: StopReason::Preempted { by: key.service } },
+                let reason = self.leave(victim).and_then(|leave| leave.reason);
+                let reason = reason.unwrap_or(match operation.kind {
+                    Kind::Evict => StopReason::Lends { to: *key },
+                    _ => StopReason::Preempted { by: key.service },
+                });
+                actions.push(match self.leaves_by(victim) {
+                    Kind::Freeze => Action::Freeze { container, reason },
+                    Kind::Kill => Action::Kill { container, reason },
+                    _ => Action::Stop { container, reason },
                 });
             }
         }
         actions
     }
 
-    /// Gives up operations of unknown outcome about which this observation tells.
+    /// Gives up operations of unknown outcome about which this observation, which began at `began_at`, tells.
     pub(super) fn settle(
         &mut self,
         instance: InstanceId,
         observed: &Observed,
         places: &[usize],
-        now: Millis,
+        began_at: Millis,
     ) {
         let shown: HashSet<&ContainerId> =
             places.iter().map(|&place| &observed.observation.containers[place].id).collect();
@@ -393,7 +416,7 @@ impl Cluster {
                     operation.is_told_by(observed)
                         && (operation.kind != Kind::Start
                             || operation.idempotent
-                            || (now >= unknown.settled_at && !undecided.contains(&key.service))
+                            || (began_at >= unknown.settled_at && !undecided.contains(&key.service))
                             || operation.container.as_ref().is_some_and(|id| shown.contains(id)))
                 })
             })

@@ -24,6 +24,14 @@ pub(super) struct Fact {
     pub(super) order: u64,
 }
 
+/// How a container was last told to leave its room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leave {
+    pub(super) kind: Kind,
+    /// Why; forgotten with other settings, for it names services and containers by what they were before.
+    pub(super) reason: Option<StopReason>,
+}
+
 /// What is remembered of a container beyond the last observation.
 #[derive(Clone, Debug)]
 #[expect(
@@ -55,8 +63,7 @@ pub(super) struct Memory {
     /// The engine would not remove it, because it is being started: it counts as that for so long, though an
     /// engine may say `created` until a container runs.
     pub(super) starting_until: Option<Millis>,
-    /// Why it was last told to leave its room, and how.
-    pub(super) leave: Option<(Kind, StopReason)>,
+    pub(super) leave: Option<Leave>,
 }
 
 impl Memory {

@@ -4,6 +4,7 @@ use planner::{ContainerKey, Millis, Phase, ServiceKind, StopReason};
 
 use super::Cluster;
 use super::operations::Kind;
+use super::remembered::Leave;
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +23,12 @@ impl Cluster {
         let memory = self.memories.get(self.container(key)?.id.as_ref()?)?;
         let work = match (kind, memory.leave) {
             _ if self.state.service(key.service).kind != ServiceKind::Fill => return None,
-            (Kind::Freeze, Some((_, StopReason::Standby | StopReason::Lends { .. }))) => return None,
+            (
+                Kind::Freeze,
+                Some(Leave { reason: Some(StopReason::Standby | StopReason::Lends { .. }), .. }),
+            ) => {
+                return None;
+            }
             (Kind::Freeze, _) => Work::Kept,
             (kind, _) if kind.ends() => Work::Lost,
             _ => return None,

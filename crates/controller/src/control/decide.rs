@@ -51,7 +51,7 @@ impl Controller {
         let looked_at = Instant::now();
         for action in again.iter().chain(&plan.actions) {
             let container = action.container();
-            let waits = now < self.cluster.state().fill_hold_until() && can_wait(action);
+            let waits = now < self.cluster.state().fill_hold_until() && can_wait(action, plan);
             if waits {
                 self.stops_wait.insert(Arc::clone(self.cluster.service_name(container.service)));
             }
@@ -244,19 +244,29 @@ impl Controller {
 ///
 /// A predecessor may have asked for a stop that goes on after its own end, and an engine may say `running` until that
 /// is done: its successor sees one too many, and would stop a second one, which is wanted. So for as long as fill
-/// waits after a start, stops wait that free no room for anything.
-const fn can_wait(action: &Action) -> bool {
-    matches!(
-        action,
+/// waits after a start, stops wait that free no room for anything. An instance that holds more than it can waits for
+/// nothing.
+fn can_wait(action: &Action, plan: &Plan) -> bool {
+    match action {
+        // It is half of an eviction.
+        Action::Freeze { reason: StopReason::Lends { to }, .. } => {
+            let mut actions = plan.actions.iter();
+            actions
+                .any(|it| matches!(it, Action::Evict { .. }) && it.container() == *to && can_wait(it, plan))
+        }
+        Action::Evict { reason: StopReason::OverCapacity, .. }
+        | Action::Kill { reason: StopReason::OverCapacity, .. } => false,
         Action::Stop {
-            reason: StopReason::Surplus { .. }
+            reason:
+                StopReason::Surplus { .. }
                 | StopReason::Share { .. }
                 | StopReason::Draining
                 | StopReason::Outdated
                 | StopReason::Unhealthy,
             ..
-        } | Action::Evict { .. }
-            | Action::Kill { .. }
-            | Action::Freeze { reason: StopReason::Lends { .. }, .. }
-    )
+        }
+        | Action::Evict { .. }
+        | Action::Kill { .. } => true,
+        _ => false,
+    }
 }

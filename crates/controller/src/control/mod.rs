@@ -92,6 +92,11 @@ pub struct Controller {
     shutdown_at: Option<Instant>,
     /// The settings or the standing of an instance may have changed.
     judge_again: bool,
+    /// When time alone changes a standing.
+    judge_at: Option<Millis>,
+    /// `settle_ms` after the start. On an engine whose starts are not idempotent nothing is started before: what a
+    /// predecessor has started may not be listed yet, and would be started twice.
+    settled_at: Millis,
     counted_until: Instant,
     /// By service, for as long as the controller runs: the work of fill containers that was lost, and that was kept.
     work_ms: HashMap<(Arc<str>, Work), u64>,
@@ -114,6 +119,7 @@ impl Controller {
         let (views, receiver) = watch::channel(Arc::new(first));
         let handle = Handle { shared: Arc::clone(&shared), views: receiver };
         let fill_hold_until = clock.now().plus(settings.start_hold_ms);
+        let settled_at = clock.now().plus(settings.settle_ms);
         let bare = Settings { services: Vec::new(), instances: Vec::new(), ..settings.clone() };
         let cluster = Cluster::new(&bare, |_| EngineId(0), fill_hold_until);
         let lost_after = watch::Sender::new(Duration::from_millis(settings.lost_after_ms));
@@ -146,6 +152,8 @@ impl Controller {
             draining: false,
             shutdown_at: None,
             judge_again: true,
+            judge_at: None,
+            settled_at,
             counted_until: Instant::now(),
             work_ms: HashMap::new(),
             success_ms: 0,
@@ -255,11 +263,15 @@ impl Controller {
         };
         let limit = self.cluster.next_limit();
         let place = if self.waits.is_empty() { None } else { self.cluster.next_place(now) };
-        let waits = [plan.next_wake_at, self.holds.next(now), fill_hold, clearing, limit, place];
+        let waits =
+            [plan.next_wake_at, self.holds.next(now), fill_hold, clearing, limit, place, self.judge_at];
         let looked_at = Instant::now();
         let mut wake_at = looked_at + LOOK_AT_LEAST_EVERY;
         for moment in waits.into_iter().flatten() {
             wake_at = wake_at.min(self.clock.instant(moment).max(looked_at + TIMER_SPACING));
+        }
+        if let Some(due) = self.waits.next_removal(looked_at) {
+            wake_at = wake_at.min(due.max(looked_at + TIMER_SPACING));
         }
         self.shutdown_at.map_or(wake_at, |at| wake_at.min(at))
     }

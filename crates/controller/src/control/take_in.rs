@@ -11,6 +11,7 @@ use super::Controller;
 use crate::backoff::Failure;
 use crate::cluster::{EngineId, Kind, Noticed};
 use crate::decisions::ActionOutcome;
+use crate::engines::Times;
 use crate::executor::{Done, Ended};
 use crate::handle::lock;
 use crate::measure;
@@ -120,7 +121,11 @@ impl Controller {
             if !unknown.is_empty() {
                 self.configure(&unknown);
             }
-            let noticed = self.cluster.observe(id, &observed, now);
+            let engine = self.engines.get(&id).expect("its id was just listed");
+            let shows_late = !engine.driver.capabilities().idempotent_start;
+            let late_ms = if shows_late { self.settings.settle_ms } else { 0 };
+            let began_at = self.clock.at(observed.began_at);
+            let noticed = self.cluster.observe(id, &observed, began_at, late_ms, now);
             self.take_in_noticed(noticed, now);
         }
         let noticed = self.cluster.give_up_waiting(now);
@@ -142,13 +147,16 @@ impl Controller {
 
     /// Tells the planner's state what may be done with each instance.
     pub(super) fn judge_instances(&mut self) {
-        if !std::mem::take(&mut self.judge_again) {
+        let now = self.clock.now();
+        if !std::mem::take(&mut self.judge_again) && self.judge_at.is_none_or(|at| now < at) {
             return;
         }
+        let times = Times { now, lost_after_ms: self.settings.lost_after_ms, settled_at: self.settled_at };
         for configured in &self.settings.instances {
             let Some(id) = self.cluster.state().instance_id(&configured.name) else { continue };
             let Some(engine) = self.engines.get(&self.cluster.engine_of(id)) else { continue };
-            let (state, capacity) = self.standings.judge(&self.cluster, configured, id, engine, &self.clock);
+            let (state, capacity) =
+                self.standings.judge(&self.cluster, configured, id, engine, &self.clock, &times);
             let known = self.cluster.state().instance(id);
             let (state_changed, capacity_changed) = (known.state != state, known.capacity != capacity);
             if state_changed {
@@ -158,6 +166,7 @@ impl Controller {
                 self.cluster.apply(Delta::Capacity { instance: id, capacity });
             }
         }
+        self.judge_at = self.standings.next(&times);
     }
 
     /// Ends rows of failures: after a start that went well, or long after the last.

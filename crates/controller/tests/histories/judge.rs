@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use controller::{ServiceView, View};
 use driver::Generation;
-use driver_testkit::sim::{Actor, Entry, Happening, History, Occupancy, SimContainerView, SimEngine};
+use driver_testkit::sim::{Actor, Call, Entry, Happening, History, Occupancy, SimContainerView, SimEngine};
 use planner::{InstanceState, OnPreempt, Phase, Service, ServiceKind};
 
 use crate::support::CLUSTER;
@@ -17,6 +17,16 @@ const MET_FOR_MS: u64 = 75_000;
 /// How long a slow call takes at most. What somebody has suspended, and is being ended, gives its slot to whoever waits
 /// for it too early, unless it has been listed since.
 const SLOWEST_CALL_MS: u64 = 10_000;
+
+/// How long a freeze takes at most, where nothing goes wrong.
+const FREEZE_MS: u64 = 13;
+
+/// For how long an action that has failed is held back at most.
+const HELD_BACK_MS: u64 = 30_000;
+
+/// From a controller's end until its successor plans: until it is started (3 s), until an engine that is silent is lost
+/// (3 s), and until what was found half made is gone (2 s).
+const BACK_AT_WORK_MS: u64 = 8_000;
 
 /// How many slots there are for us on each instance.
 pub type Slots = BTreeMap<String, u64>;
@@ -132,7 +142,7 @@ pub fn settled(engines: &[SimEngine], wanted: &[Wanted], slots: &Slots) -> Resul
 /// taken of its room: what we had begun then may still land on it. `kills` holds the moments at which a controller has
 /// died: a thaw that it had asked for may come as late as a slow call takes, and nothing tells its successor of it.
 /// Containers of services that are `overlapping` may begin beside what is being frozen for them: an instance that has some
-/// is to be within its capacity soon after.
+/// is to be within its capacity as soon as that is frozen.
 pub fn history_is_sound(
     history: &History,
     overlapping: &[&str],
@@ -170,9 +180,10 @@ pub fn history_is_sound(
             let labels = entry.subject.labels.as_ref();
             labels.is_some_and(|it| it.instance == over.instance && overlapping.contains(&&*it.service))
         });
+        let by_ms = frozen_by_ms(history, over.at_ms, kills);
         let is_back = |later: &Occupancy| {
             later.instance == over.instance
-                && (over.at_ms..=over.at_ms + MET_FOR_MS).contains(&later.at_ms)
+                && (over.at_ms..=by_ms).contains(&later.at_ms)
                 && later.used.fits(later.capacity)
         };
         overlapped && history.occupancy().iter().any(is_back)
@@ -191,6 +202,28 @@ pub fn history_is_sound(
         Some(touched) => Err(format!("a container of others was touched: {touched:?}")),
         None => Ok(()),
     }
+}
+
+/// When what was being frozen at a moment, for a successor beside it, has left: after as long as a freeze takes, or after
+/// whatever went wrong meanwhile with the calls by which room is given up or seen to be.
+fn frozen_by_ms(history: &History, since_ms: u64, kills: &[u64]) -> u64 {
+    let mut by_ms = since_ms + FREEZE_MS;
+    let gives_up = |call| matches!(call, Call::Freeze | Call::Stop | Call::Observe);
+    let mut wrong: Vec<(u64, u64)> = history
+        .mishaps()
+        .iter()
+        .filter(|mishap| gives_up(mishap.call))
+        .map(|mishap| (mishap.from_ms, mishap.until_ms + HELD_BACK_MS))
+        .chain(kills.iter().map(|&at_ms| (at_ms, at_ms + BACK_AT_WORK_MS)))
+        .filter(|&(_, until_ms)| until_ms >= since_ms)
+        .collect();
+    wrong.sort_unstable();
+    for (from_ms, until_ms) in wrong {
+        if from_ms <= by_ms {
+            by_ms = by_ms.max(until_ms + FREEZE_MS);
+        }
+    }
+    by_ms
 }
 
 /// Whether the controller shows what is: success exactly if every demand is met in full.

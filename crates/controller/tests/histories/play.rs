@@ -9,7 +9,7 @@ use driver::{ContainerSpec, Driver, Event, InstanceAvailability};
 use driver_testkit::sim::{
     Actor, Behaviour, Fault, FaultRates, Happening, Outage, SimConfig, SimContainerView, SimEngine,
 };
-use planner::{Instance, InstanceState, Overlap, Phase, Resources};
+use planner::{Instance, InstanceState, Overlap, Phase};
 use tokio::task::JoinHandle;
 
 use crate::judge::{self, Slots, Wanted};
@@ -105,10 +105,13 @@ impl<'a> Play<'a> {
             config.reports_transitions = !draw.idempotent;
             config.latencies.observe = 1..=draw.observe_most_ms;
             config.event_delay_ms = 0..=draw.event_delay_most_ms;
+            config.lists_late_ms = 0..=draw.lists_late_most_ms;
             let mut engine = SimEngine::new(format!("engine-{at}"), config);
             for (name, slots) in &draw.instances {
-                engine = engine.with_instance(name, Resources::slots_only(*slots));
-                instances.push(bounded(Instance::ready(name, Resources::slots_only(*slots))));
+                let capacity = script.capacity(*slots);
+                engine = engine.with_instance(name, capacity);
+                let frozen_memory_mib = script.frozen_memory_mib();
+                instances.push(bounded(Instance { frozen_memory_mib, ..Instance::ready(name, capacity) }));
                 homes.push(at);
             }
             engines.push(engine);
@@ -155,6 +158,9 @@ impl<'a> Play<'a> {
         }
         moments.sort_unstable();
         self.start()?;
+        if self.script.begins_settled && self.script.engines.iter().any(|engine| !engine.idempotent) {
+            pass_ms(self.settings().settle_ms).await;
+        }
         let began_ms = self.now_ms();
         for (at_ms, step, ends) in moments {
             pass_ms((began_ms + at_ms).saturating_sub(self.now_ms())).await;
@@ -347,10 +353,10 @@ impl<'a> Play<'a> {
                 let slots = if begins { slots } else { self.drawn_slots(instance) };
                 self.excuse(instance);
                 let name = &self.instances[instance].name;
-                self.engines[self.homes[instance]].set_capacity(name, Resources::slots_only(slots));
+                self.engines[self.homes[instance]].set_capacity(name, self.script.capacity(slots));
             }
             What::ConfigCapacity { instance, slots } => {
-                self.instances[instance].capacity = Resources::slots_only(slots);
+                self.instances[instance].capacity = self.script.capacity(slots);
                 self.update().await?;
             }
             What::EngineDrains { instance, .. } => {

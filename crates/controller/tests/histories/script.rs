@@ -4,7 +4,7 @@
 
 use controller::ServiceSettings;
 use driver_testkit::sim::{Call, FaultKind, FaultRates, Outage};
-use planner::{InstanceState, OnPreempt, OnStale, Overlap, Placement, Service};
+use planner::{InstanceState, OnPreempt, OnStale, Overlap, Placement, Resources, Service};
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -14,6 +14,9 @@ use crate::support::demanded;
 /// Steps are played within this many milliseconds from the start.
 const PLAYED_WITHIN_MS: u64 = 40_000;
 
+/// What each container takes where memory is tight.
+const MEMORY_MIB: u64 = 100;
+
 /// Demand sources; each service follows one of them.
 pub const SOURCES: usize = 2;
 
@@ -21,6 +24,10 @@ pub const SOURCES: usize = 2;
 #[derive(Clone, Debug)]
 pub struct Script {
     pub seed: u64,
+    /// Instances have memory for few more than run there.
+    pub tight_memory: bool,
+    /// It begins when engines without idempotent starts have settled.
+    pub begins_settled: bool,
     pub engines: Vec<EngineDraw>,
     pub services: Vec<ServiceDraw>,
     /// In the order of time.
@@ -36,6 +43,8 @@ pub struct EngineDraw {
     pub freeze: bool,
     pub observe_most_ms: u64,
     pub event_delay_most_ms: u64,
+    /// What happens shows so much later at most in what is observed (ECS).
+    pub lists_late_most_ms: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -291,8 +300,15 @@ impl Script {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         let engines = engines(&mut dice);
         let slots: u64 = engines.iter().flat_map(|engine| &engine.instances).map(|(_, slots)| slots).sum();
-        let services = services(&mut dice, u32::try_from(slots).expect("a few"));
-        let mut script = Self { seed, engines, services, steps: Vec::new() };
+        let mut services = services(&mut dice, u32::try_from(slots).expect("a few"));
+        let tight_memory = seed % 3 == 1;
+        if tight_memory {
+            for draw in &mut services {
+                draw.service.request.memory_mib = MEMORY_MIB;
+            }
+        }
+        let begins_settled = seed.is_multiple_of(2);
+        let mut script = Self { seed, tight_memory, begins_settled, engines, services, steps: Vec::new() };
         let within_ms = PLAYED_WITHIN_MS / dice.random_range(1..=4);
         let count = dice.random_range(3..=24);
         let mut moments: Vec<u64> = Vec::with_capacity(count);
@@ -308,6 +324,19 @@ impl Script {
         script.steps =
             moments.into_iter().map(|at_ms| Step { at_ms, what: script.what(&mut dice) }).collect();
         script
+    }
+
+    /// How much memory may be in frozen containers on each instance.
+    pub fn frozen_memory_mib(&self) -> u64 {
+        let standbys =
+            self.services.iter().filter(|draw| draw.service.standby_per_instance > 0).count() as u64;
+        if self.tight_memory { (standbys + 1) * MEMORY_MIB } else { Resources::UNLIMITED }
+    }
+
+    /// What an instance of so many slots has: memory for as many containers, and for those that are frozen.
+    pub fn capacity(&self, slots: u64) -> Resources {
+        let memory_mib = self.frozen_memory_mib().saturating_add(slots * MEMORY_MIB);
+        Resources { memory_mib, ..Resources::slots_only(slots) }
     }
 
     pub fn instances(&self) -> usize {
@@ -443,6 +472,7 @@ fn engines(dice: &mut ChaCha8Rng) -> Vec<EngineDraw> {
                 freeze: dice.random_bool(0.7),
                 observe_most_ms: if slow { 200 } else { 6 },
                 event_delay_most_ms: if slow { 200 } else { 1 },
+                lists_late_most_ms: 0,
             }
         })
         .collect();
@@ -452,6 +482,10 @@ fn engines(dice: &mut ChaCha8Rng) -> Vec<EngineDraw> {
         engines[usize::try_from(engine).expect("a few")]
             .instances
             .push((format!("instance-{number}"), slots));
+    }
+    for engine in engines.iter_mut().filter(|engine| !engine.idempotent) {
+        // Not drawn, so that scripts are what they were.
+        engine.lists_late_most_ms = [0, 300, 800][engine.instances.len() % 3];
     }
     engines
 }
