@@ -283,3 +283,62 @@ async fn what_runs_already_goes_on_counting_when_health_is_waited_for() {
     pass_ms(60_000).await;
     assert_eq!(scene.engine().history().entries().len(), before);
 }
+
+/// The same, with a standby of priority 1 on each instance.
+fn with_standbys(seed: u64, first: Behaviour) -> Scene {
+    let mut scene = checked(seed, first);
+    scene.settings.services[0].ready = Ready::Healthy { within_ms: 60_000 };
+    scene.settings.services[0].service.standby_per_instance = 1;
+    scene
+}
+
+fn has_standbys(view: &View) -> bool {
+    view.success && first(view).standby == 3
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_was_healthy_serves_as_soon_as_it_is_thawed_also_after_a_restart() {
+    let mut scene = with_standbys(20, Behaviour::healthy_after(2_000));
+    let mut running = scene.start();
+    for restart in [false, true] {
+        running.until(60_000, "a standby on each instance", has_standbys).await;
+        if restart {
+            running.kill().await;
+            running = scene.start();
+            running.until(5_000, "they are known again", has_standbys).await;
+        }
+        scene.board.set("priority1", 5);
+        let view =
+            running.until(1_000, "five serve", |view| view.success && runs(view, "priority1") == 5).await;
+        assert!(view.reaction.last_ms < Some(1_000), "no check has said anything yet: {:?}", view.reaction);
+        pass_ms(10_000).await;
+        assert!(running.handle.view().success);
+        scene.board.set("priority1", 4);
+        running.until_success(10_000, 4, 5).await;
+    }
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_is_not_healthy_again_is_replaced_the_new_one_first() {
+    let mut scene = with_standbys(21, Behaviour::healthy_after(6_000));
+    let running = scene.start();
+    running.until(90_000, "a standby on each instance", has_standbys).await;
+    pass_ms(10_000).await;
+    scene.engine().set_image(FIRST, Some(Behaviour::healthy_after(200)));
+    scene.settings.services[0].ready = Ready::Healthy { within_ms: WITHIN_MS };
+    running.handle.update(scene.settings.clone(), scene.wiring()).await.expect("the settings are sound");
+    scene.board.set("priority1", 5);
+    running.until(1_000, "five serve", |view| view.success && runs(view, "priority1") == 5).await;
+    let history = scene.engine().history();
+    let thawed = history.of("priority1").filter(|it| it.what == Happening::Thawed).last().unwrap();
+    pass_ms(WITHIN_MS - 500).await;
+    assert!(running.handle.view().success, "it has its time");
+    let view = running.until(1_000, "it does not count", |view| runs(view, "priority1") == 4).await;
+    assert_eq!((first(&view).unhealthy, view.success), (1, false));
+    running.until_success(5_000, 5, 4).await;
+    let history = scene.engine().history();
+    let ended: Vec<_> = history.about(&thawed.container).map(|it| it.what).collect();
+    assert!(ended.iter().any(|what| matches!(what, Happening::Exited { .. })), "{ended:?}");
+    scene.assert_sound();
+}

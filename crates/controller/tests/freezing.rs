@@ -96,6 +96,28 @@ async fn beyond_the_bound_one_ends_gracefully_in_the_room_of_a_sibling() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn beyond_the_bound_in_memory_none_is_killed_while_demand_goes_on_changing() {
+    let mut scene = small(8, 0, instance());
+    let request = Resources { slots: 1, cpu_millis: 0, memory_mib: 2 };
+    scene.settings.services[1] = filling(Service { request, ..batch() });
+    let running = scene.start();
+    running.until_success(4_000, 0, 3).await;
+    scene.board.set("priority1", 2);
+    running.until_success(4_000, 2, 1).await;
+    assert_eq!(in_phase(&scene, "priority2", Phase::Frozen).len(), 2);
+    scene.board.set("priority1", 3);
+    with_bounds(&running, &mut scene, Instance { frozen_memory_mib: 3, ..instance() }).await;
+    for demand in [2, 3, 1, 2, 3, 0, 2] {
+        scene.board.set("priority1", demand);
+        pass_ms(70).await;
+    }
+    running.until(9_000, "one is frozen", |view| view.success && view.services[1].frozen == 1).await;
+    let exits = exits(&scene);
+    assert!(!exits.is_empty() && exits.iter().all(|&code| code == 143), "gracefully: {exits:?}");
+    scene.assert_sound();
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_no_sibling_runs_it_is_killed_in_its_freezer_after_a_while() {
     let mut scene = small(2, 0, instance());
     let running = scene.start();

@@ -316,7 +316,7 @@ impl Cluster {
         if effect == Effect::Thawed
             && let Some(memory) = self.memories.get_mut(&container)
         {
-            memory.readiness = Readiness::Ahead;
+            memory.readiness = memory.readiness.resumed(now);
         }
         if effect == Effect::Removed {
             self.memories.remove(&container);

@@ -23,6 +23,10 @@ pub(super) enum Readiness {
     Awaited { since: Millis },
     /// It is ready, since then as far as we know.
     Ready { since: Millis },
+    /// It was ready when it was suspended.
+    Suspended,
+    /// It was ready when it was suspended, and runs again since then; no check has said anything since.
+    Resumed { since: Millis },
     /// It was, or ran before we looked, and the engine says that it is unhealthy.
     Unhealthy,
     /// It has not become ready in time, or can never be.
@@ -33,7 +37,8 @@ impl Readiness {
     /// After the engine has said this.
     pub(super) fn after(self, phase: Phase, health: Option<Health>, ready: Ready, now: Millis) -> Self {
         match phase {
-            Phase::Created | Phase::Starting | Phase::Frozen => return Self::Ahead,
+            Phase::Created | Phase::Starting => return Self::Ahead,
+            Phase::Frozen => return self.suspended(health),
             Phase::Running => {}
             Phase::Stopping | Phase::Exited => return self,
         }
@@ -46,20 +51,42 @@ impl Readiness {
         }
         match (self, health) {
             (_, Some(Health::Healthy)) => healthy(),
+            (Self::Suspended, _) => self.resumed(now),
             (Self::Adopted | Self::Ready { .. }, Some(Health::Unhealthy)) => Self::Unhealthy,
             (Self::Adopted | Self::Ahead | Self::Ready { .. }, Some(Health::Starting))
             | (Self::Ahead, Some(Health::Unhealthy)) => Self::Awaited { since: now },
             // Nobody checks it, so it will never be healthy.
             (Self::Ahead, None) => Self::Failed,
-            (Self::Awaited { .. } | Self::Unhealthy | Self::Failed, _)
+            // Until it has been checked again an engine may say that it is unhealthy, and Docker does: that says nothing.
+            (Self::Awaited { .. } | Self::Resumed { .. } | Self::Unhealthy | Self::Failed, _)
             | (Self::Adopted | Self::Ready { .. }, None) => self,
+        }
+    }
+
+    /// After it was suspended; `health` is what its last check had said by then, where that is known.
+    const fn suspended(self, health: Option<Health>) -> Self {
+        match (self, health) {
+            (_, Some(Health::Healthy))
+            | (Self::Ready { .. } | Self::Suspended | Self::Resumed { .. }, None) => Self::Suspended,
+            _ => Self::Ahead,
+        }
+    }
+
+    /// After it was resumed. What was ready before serves at once: nothing has happened to it meanwhile.
+    pub(super) const fn resumed(self, now: Millis) -> Self {
+        match self {
+            Self::Ready { .. } | Self::Suspended | Self::Resumed { .. } => Self::Resumed { since: now },
+            _ => Self::Ahead,
         }
     }
 
     /// The phase and fault of a container that the engine says runs.
     pub(super) const fn counts_as(self, ready: Ready) -> (Phase, Option<Fault>) {
         match (ready, self) {
-            (Ready::Running, _) | (_, Self::Adopted | Self::Ready { .. }) => (Phase::Running, None),
+            (Ready::Running, _)
+            | (_, Self::Adopted | Self::Ready { .. } | Self::Suspended | Self::Resumed { .. }) => {
+                (Phase::Running, None)
+            }
             (_, Self::Ahead | Self::Awaited { .. }) => (Phase::Starting, None),
             (_, Self::Unhealthy) => (Phase::Running, Some(Fault::Unhealthy)),
             (_, Self::Failed) => (Phase::Starting, Some(Fault::NotReady)),
@@ -68,28 +95,34 @@ impl Readiness {
 }
 
 impl Cluster {
-    /// Gives up waiting for what has not become ready within its service's limit.
+    /// Gives up waiting for what has not become ready within its service's limit, or has not been found healthy within it
+    /// since it was resumed.
     pub(crate) fn give_up_waiting(&mut self, now: Millis) -> Vec<Noticed> {
         let overdue: BTreeMap<ContainerKey, u64> = self
             .awaited()
             .filter(|&(_, since, within_ms)| now.since(since) >= within_ms)
             .map(|(key, _, within_ms)| (key, within_ms))
             .collect();
-        for key in overdue.keys() {
-            let id = self.container(*key).and_then(|known| known.id.clone());
-            if let Some(memory) = id.and_then(|id| self.memories.get_mut(&id)) {
-                memory.readiness = Readiness::Failed;
-                self.dirty.insert(key.instance);
+        let mut noticed = Vec::new();
+        for (key, within_ms) in overdue {
+            let id = self.container(key).and_then(|known| known.id.clone());
+            let Some(memory) = id.and_then(|id| self.memories.get_mut(&id)) else { continue };
+            self.dirty.insert(key.instance);
+            if matches!(memory.readiness, Readiness::Resumed { .. }) {
+                // It has served before, so this is no failed start; a successor is to come first.
+                memory.readiness = Readiness::Unhealthy;
+                memory.phase_since = now;
+                tracing::warn!(
+                    container = self.state.describe(key),
+                    "a container has not been healthy within {within_ms} ms of being resumed"
+                );
+                continue;
             }
+            memory.readiness = Readiness::Failed;
+            let reason = format!("it was not healthy within {within_ms} ms");
+            noticed.push(Noticed::Failed { key, failure: Failure { took_ms: within_ms, reason } });
         }
-        let failure = |within_ms| Failure {
-            took_ms: within_ms,
-            reason: format!("it was not healthy within {within_ms} ms"),
-        };
-        overdue
-            .into_iter()
-            .map(|(key, within_ms)| Noticed::Failed { key, failure: failure(within_ms) })
-            .collect()
+        noticed
     }
 
     /// When the next container will not have become ready in time.
@@ -97,7 +130,8 @@ impl Cluster {
         self.awaited().map(|(_, since, within_ms)| since.plus(within_ms)).min()
     }
 
-    /// Containers that run and are not ready yet, with the moment since when, and their service's limit.
+    /// Containers that run and that no check has found healthy yet, or again, with the moment since when, and their
+    /// service's limit.
     fn awaited(&self) -> impl Iterator<Item = (ContainerKey, Millis, u64)> {
         let waits = self.services.iter().any(|service| service.ready != Ready::Running);
         let instances = if waits { &self.instances[..] } else { &[] };
@@ -106,7 +140,9 @@ impl Cluster {
             let Ready::Healthy { within_ms } = self.services[key.service.index()].ready else { return None };
             let memory = self.memories.get(known.id.as_ref()?)?;
             match memory.readiness {
-                Readiness::Awaited { since } if memory.phase == Phase::Running && !memory.stop_asked => {
+                Readiness::Awaited { since } | Readiness::Resumed { since }
+                    if memory.phase == Phase::Running && !memory.stop_asked =>
+                {
                     Some((key, since, within_ms))
                 }
                 _ => None,
@@ -156,13 +192,37 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_suspended_is_awaited_again() {
-        let frozen = [
-            (Phase::Running, Some(Health::Healthy)),
-            (Phase::Frozen, None),
-            (Phase::Running, Some(Health::Unhealthy)),
-        ];
-        assert_eq!(told(&frozen, HEALTHY), Readiness::Awaited { since: Millis(3) });
-        assert_eq!(told(&frozen[..2], HEALTHY).counts_as(HEALTHY), (Phase::Starting, None));
+    fn one_that_was_healthy_when_it_was_suspended_counts_as_soon_as_it_is_resumed() {
+        let ready = (Phase::Running, Some(Health::Healthy));
+        let not_checked_yet = (Phase::Running, Some(Health::Unhealthy));
+        // It was seen to be healthy, or the engine tells that it was: so it is after a restart of ours.
+        for before in [&[ready, (Phase::Frozen, None)][..], &[(Phase::Frozen, Some(Health::Healthy))]] {
+            let resumed_at = Millis(before.len() as u64 + 1);
+            assert_eq!(told(before, HEALTHY).counts_as(HEALTHY), (Phase::Running, None));
+            let resumed = [before, &[not_checked_yet, not_checked_yet]].concat();
+            assert_eq!(told(&resumed, HEALTHY), Readiness::Resumed { since: resumed_at });
+            let again = [&resumed[..], &[(Phase::Frozen, None), not_checked_yet]].concat();
+            assert_eq!(told(&again, HEALTHY).counts_as(HEALTHY), (Phase::Running, None));
+            let found_healthy = [&resumed[..], &[ready, not_checked_yet]].concat();
+            assert_eq!(told(&found_healthy, HEALTHY), Readiness::Unhealthy, "by then it has been checked");
+        }
+    }
+
+    #[test]
+    fn one_that_was_not_healthy_when_it_was_suspended_is_awaited_again() {
+        let began = [(Phase::Created, None), (Phase::Running, Some(Health::Starting))];
+        let ill = [(Phase::Running, Some(Health::Healthy)), (Phase::Running, Some(Health::Unhealthy))];
+        for (before, last_check) in [
+            (&began[..], None),
+            (&began[..], Some(Health::Starting)),
+            (&ill[..], None),
+            (&ill[..1], Some(Health::Unhealthy)),
+            (&[][..], None),
+        ] {
+            let resumed =
+                [before, &[(Phase::Frozen, last_check), (Phase::Running, Some(Health::Unhealthy))]].concat();
+            let since = Millis(resumed.len() as u64);
+            assert_eq!(told(&resumed, HEALTHY), Readiness::Awaited { since }, "{before:?} {last_check:?}");
+        }
     }
 }

@@ -458,7 +458,7 @@ fn observation(world: &mut World, cluster: &str) -> Observation {
                 phase => phase,
             },
             created_at_ms: container.created_at_ms,
-            health: container.health.filter(|_| container.phase != Phase::Frozen),
+            health: if container.phase == Phase::Frozen { container.last_check } else { container.health },
             exit,
         })
     });

@@ -59,6 +59,8 @@ pub(super) struct SimContainer {
     pub(super) exit: Option<Exit>,
     /// What its healthcheck says.
     pub(super) health: Option<Health>,
+    /// What the last check said, whatever has happened since.
+    pub(super) last_check: Option<Health>,
     /// Counts its starts, so that what was set going in one life does not strike in the next.
     pub(super) life: u64,
     /// Held by the one call that starts, suspends or resumes it: the engine does these in turn.
@@ -166,6 +168,7 @@ impl World {
             created_at_ms: self.clock_ms(),
             exit: None,
             health: None,
+            last_check: None,
             life: 0,
             turn: Arc::default(),
             trail: Vec::new(),
@@ -189,6 +192,7 @@ impl World {
             Happening::Running => {
                 container.phase = Phase::Running;
                 container.health = container.behaviour.healthcheck.map(|_| Health::Starting);
+                container.last_check = container.health;
             }
             Happening::Thawed => container.phase = Phase::Running,
             Happening::Stopping => container.phase = Phase::Stopping,
@@ -261,6 +265,7 @@ impl World {
     pub(super) fn set_health(&mut self, id: &ContainerId, health: Health) {
         let Some(container) = self.containers.get_mut(id) else { return };
         container.health = Some(health);
+        container.last_check = Some(health);
         if let Some(labels) = &container.subject.labels {
             self.untold.push((Some(labels.cluster.clone()), container.subject.name.clone()));
         }

@@ -38,12 +38,14 @@ pub struct ConfigFile {
     /// have passed. 0 to 600,000; default 2,000.
     #[serde(default = "default_start_hold_ms")]
     pub start_hold_ms: u64,
-    /// An instance whose engine has not answered for this many milliseconds is lost. 500 to 3,600,000; default
-    /// 3,000.
+    /// An instance whose engine has not answered for this many milliseconds, or has said for as long that it has lost
+    /// it, is lost. 500 to 3,600,000; default 3,000.
     #[serde(default = "default_lost_after_ms")]
     pub lost_after_ms: u64,
-    /// A start without a clear answer keeps its room for this many milliseconds. 1,000 to 600,000; default
-    /// 10,000.
+    /// For engines on which a start that is asked for twice makes two containers, and which may list late what was done
+    /// (ECS). There a start without a clear answer keeps its room for this many milliseconds, what was done counts for
+    /// as long whatever is listed, and nothing is started for as long after the scheduler's own start. 1,000 to 600,000;
+    /// default 10,000.
     #[serde(default = "default_settle_ms")]
     pub settle_ms: u64,
     /// Whether SIGTERM stops the workloads too. Default false: they run on, and the next start adopts them.
@@ -213,7 +215,7 @@ pub struct ServiceTable {
     /// What one container takes; also its CPU and memory limits. Default: one slot, no limits.
     #[serde(default)]
     pub request: RequestTable,
-    /// At least this many containers, whatever the demand. Default 0.
+    /// At least this many containers, whatever the demand; not for a service that fills. 0 to 1,000,000; default 0.
     #[serde(default)]
     pub min: u32,
     /// At most this many containers. 0 to 1,000,000; default: as many as there is demand, or room, for.
@@ -233,8 +235,8 @@ pub struct ServiceTable {
     /// messages. Default false.
     #[serde(default)]
     pub freezable: bool,
-    /// Containers to keep frozen and ready on each instance; needs `freezable = true`. With `on_preempt = "freeze"` what
-    /// a fall in demand leaves over is kept frozen too. 0 to 1,000; default 0.
+    /// Containers to keep frozen and ready on each instance; needs `freezable = true`, and a demand. Where `on_preempt` is
+    /// `freeze` or `freeze-or-stop`, what a fall in demand leaves over is kept frozen too. 0 to 1,000; default 0.
     #[serde(default)]
     pub standby: u32,
     /// Which instance a new container prefers: the one with the fewest of the service (`spread`, default), or
@@ -269,8 +271,10 @@ pub struct ServiceTable {
     #[serde(default)]
     pub ready: ReadyWord,
     /// Milliseconds that a container may run without being healthy, where `ready = "healthy"`; one that takes longer is
-    /// a failed start, and is stopped. To be longer than the healthcheck's `interval_ms`, after which it is checked for
-    /// the first time. 100 to 86,400,000; default 60,000, twice what engines wait for that by themselves.
+    /// a failed start, and is stopped. One that was healthy when it was frozen counts as soon as it is thawed, and is
+    /// unhealthy if no check has said so again after this long. To be longer than the healthcheck's `interval_ms`, after
+    /// which it is checked for the first time. 100 to 86,400,000; default 60,000, twice what engines wait for that by
+    /// themselves.
     #[serde(default = "default_ready_within_ms")]
     pub ready_within_ms: u64,
     /// Whether nothing new is started for it. Default false.
@@ -327,10 +331,10 @@ pub struct RequestTable {
     /// Places. 1 to 10,000; default 1.
     #[serde(default = "default_request_slots")]
     pub slots: u64,
-    /// Thousandths of a CPU, also its limit. Default 0: nothing asked for, no limit.
+    /// Thousandths of a CPU, also its limit. Default 0: nothing asked for, no limit; otherwise 10 to 1,000,000,000.
     #[serde(default)]
     pub cpu_millis: u64,
-    /// Mebibytes of memory, also its limit. Default 0: nothing asked for, no limit; at least 6 otherwise.
+    /// Mebibytes of memory, also its limit. Default 0: nothing asked for, no limit; otherwise 6 to 1,000,000,000.
     #[serde(default)]
     pub memory_mib: u64,
 }
