@@ -22,7 +22,7 @@ const GRACEFUL: Option<i64> = Some(0);
 /// What one exits with that was killed.
 const KILLED: Option<i64> = Some(128 + SIGKILL);
 
-/// As long as each rise freezes three, one of them begins beside its victim in nearly every second swap.
+/// A round thaws three standbys, of which every second or so is told of before its victim: none in so many is no chance.
 const ROUNDS_MAX: u32 = 20;
 
 /// What is preempted is frozen; each container may take more memory than a workload does.

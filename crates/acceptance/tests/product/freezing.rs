@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use acceptance::observer::now_ns;
-use acceptance::stack::{FILL, Options, SLOTS, Stack};
+use acceptance::stack::{FILL, IMPORTANT, Options, SLOTS, Stack};
 use acceptance::timeline::{Event, MS};
+use api_types::snapshot::Snapshot;
 
 use crate::BOUND;
 
@@ -81,4 +82,41 @@ async fn what_is_preempted_by_freezing_loses_no_count_and_memory_stays_flat() {
 
 fn is_fill(event: &Event, action: &str) -> bool {
     event.service == FILL && event.action == action
+}
+
+/// One that has been healthy before it was frozen serves as soon as it is thawed: its next check is an interval away.
+#[tokio::test]
+async fn a_standby_that_was_healthy_serves_before_its_next_check_also_after_a_restart_of_the_scheduler() {
+    const CHECKED_EVERY_MS: u64 = 3_000;
+    let options = Options {
+        important_lines: "freezable = true\nstandby = 1\non_preempt = \"freeze\"\nready = \"healthy\"\n\
+                          env = { WORKLOAD_READY_AFTER_MS = \"0\" }\n\
+                          healthcheck = { command = [\"/workload\", \"healthcheck\"], interval_ms = 3000 }",
+        fill_lines: "freezable = true\non_preempt = \"freeze\"",
+        ..Options::default()
+    };
+    let mut stack = Stack::start(options).await.unwrap();
+    for restart in [false, true] {
+        stack.hold(0).await.unwrap();
+        stack.settled(0, STEP, BOUND).await.unwrap();
+        if restart {
+            stack.scheduler.kill().await.unwrap();
+            stack.scheduler.start().await.unwrap();
+            stack.settled(0, STEP, BOUND).await.unwrap();
+        }
+        stack.hold(STEP).await.unwrap();
+        let serve = |snapshot: &Snapshot| {
+            let important = snapshot.services.iter().find(|it| it.name == IMPORTANT);
+            snapshot.reaction.count > 0 && important.is_some_and(|it| it.running == STEP && it.unhealthy == 0)
+        };
+        let snapshot = stack.snapshot_until("three serve", BOUND, serve).await.unwrap();
+        let took_ms = snapshot.reaction.last_ms.unwrap();
+        assert!(took_ms < CHECKED_EVERY_MS, "they were checked first: it took {took_ms} ms");
+    }
+    // The engine's checks agree, and nobody is replaced.
+    let before = now_ns();
+    stack.settled(STEP, STEP, BOUND).await.unwrap();
+    let seen = stack.checked_timeline().await.unwrap();
+    let ended = seen.after(before).iter().filter(|event| event.service == IMPORTANT && event.action == "die");
+    assert_eq!(ended.count(), 0, "{seen}");
 }
