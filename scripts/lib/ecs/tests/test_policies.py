@@ -45,6 +45,7 @@ ECS = {
     "SubmitContainerStateChange": ({"cluster"}, set()),
     "SubmitTaskStateChange": ({"cluster"}, set()),
     "TagResource": ({"service", "task", "task-definition"}, {"ecs:CreateAction", "aws:RequestTag"}),
+    "UpdateContainerInstancesState": ({"container-instance"}, {"ecs:cluster"}),
     "UpdateService": ({"service"}, {"ecs:cluster"}),
 }
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html and its
