@@ -29,7 +29,9 @@ class Clients:
     """One client for each service that is used, made when it is."""
 
     def __init__(self, region, endpoint_url):
-        self._session = boto3.session.Session(region_name=region)
+        # The one variable that all other SDKs, and version 2 of the CLI, read and boto3 does not.
+        region = region or os.environ.get("AWS_REGION")
+        self._session = boto3.session.Session(region_name=region or None)
         self._endpoint_url = endpoint_url
         self._config = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -104,6 +106,9 @@ def main(arguments):
         for line in (str(error) if isinstance(error, Refused) else in_words(error)).split("\n"):
             print(f"ecs: {line}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("ecs: interrupted; what was done stays, and the same again goes on from there", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read has read enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

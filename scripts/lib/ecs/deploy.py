@@ -228,9 +228,10 @@ class Deployment:
             instances += answer["containerInstances"]
         return instances
 
-    def _tasks(self, family):
+    def _tasks(self, family, status="RUNNING"):
+        """Those of a family that are to run, or, with another status, that are to stop or have stopped lately."""
         pages = self.aws.ecs.get_paginator("list_tasks").paginate(
-            cluster=self.cluster["clusterArn"], family=family, desiredStatus="RUNNING"
+            cluster=self.cluster["clusterArn"], family=family, desiredStatus=status
         )
         return [arn for page in pages for arn in page["taskArns"]]
 
@@ -244,8 +245,8 @@ class Deployment:
                 self.say(f"remove     {service}")
                 service.delete()
         # First the scheduler, or it would start again what is stopped.
-        self._await_end(SERVICES, stop=False)
-        self._await_end(TASK_DEFINITIONS, stop=True)
+        self._await(self._services_tasks)
+        self._stop_all_tasks()
         kept = self._kept()
         for thing in reversed(self.resources):
             if isinstance(thing, Service) or thing in kept:
@@ -277,21 +278,29 @@ class Deployment:
             if there:
                 self.say(f"{'would keep' if thing in kept else 'would remove'} {thing}{what}")
 
-    def _await_end(self, names, stop):
-        """Waits until no task of these task definitions is left; stops them before, where nobody else does."""
-        until = time.monotonic() + TASKS_END_S
+    def _services_tasks(self):
+        """What ECS has not ended yet of the services that were deleted."""
+        families = [self.task_definitions[name].name for name in SERVICES]
+        return [arn for family in families for status in ("RUNNING", "STOPPED") for arn in self._tasks(family, status)]
+
+    def _stop_all_tasks(self):
         stopped = set()
-        while True:
-            left = [arn for name in names for arn in self._tasks(self.task_definitions[name].name)]
-            left += [arn for arn in stopped if arn not in left]
-            left = self._not_stopped(left)
-            for arn in left if stop else []:
+
+        def tasks():
+            found = [arn for thing in self.task_definitions.values() for arn in self._tasks(thing.name)]
+            for arn in found:
                 if arn not in stopped:
                     self.say(f"stop       task {arn.rpartition('/')[2]}")
                     self.aws.ecs.stop_task(cluster=self.cluster["clusterArn"], task=arn, reason="scripts/ecs remove")
                     stopped.add(arn)
-            if not left:
-                return
+            return [*found, *stopped.difference(found)]
+
+        self._await(tasks)
+
+    def _await(self, tasks):
+        """Waits until none of the `tasks` that it names goes on."""
+        until = time.monotonic() + TASKS_END_S
+        while left := self._not_ended(tasks()):
             if time.monotonic() > until:
                 raise Refused(
                     f"{len(left)} tasks have not ended within {TASKS_END_S} s, such as {left[0]}. Is the agent of their "
@@ -299,7 +308,7 @@ class Deployment:
                 )
             time.sleep(LOOK_S)
 
-    def _not_stopped(self, arns):
+    def _not_ended(self, arns):
         left = []
         for at in range(0, len(arns), DESCRIBED_PER_CALL_MAX):
             some = arns[at : at + DESCRIBED_PER_CALL_MAX]

@@ -220,20 +220,35 @@ class Remove(Account):
         self.assertEqual(len(self.ecs.list_tasks(cluster=CLUSTER)["taskArns"]), 1)
         self.assertEqual(len(self.ecs.list_task_definitions(familyPrefix="of-others")["taskDefinitionArns"]), 1)
 
+    def test_nothing_is_stopped_while_the_scheduler_could_start_it_again(self):
+        self.registered(*TAG)
+        instance = self.instance()
+        start = {"cluster": CLUSTER, "containerInstances": [instance]}
+        (workload,) = self.ecs.start_task(taskDefinition=f"{CLUSTER}-priority2", **start)["tasks"]
+        (scheduler,) = self.ecs.start_task(taskDefinition=f"{CLUSTER}-scheduler", **start)["tasks"]
+        # ECS wants it to end, and it takes its time.
+        self.ecs.stop_task(cluster=CLUSTER, task=scheduler["taskArn"])
+        looks = []
+        whole = deploy.Deployment._not_ended
+
+        def not_ended(deployment, arns):
+            looks.append(set(arns))
+            return [scheduler["taskArn"]] if len(looks) < 3 else whole(deployment, arns)
+
+        with mock.patch.object(deploy.Deployment, "_not_ended", not_ended):
+            self.run_ecs("remove")
+        self.assertEqual(looks[:3], [{scheduler["taskArn"]}] * 3)
+        self.assertIn(workload["taskArn"], looks[3])
+
     def test_a_task_that_does_not_end_is_told(self):
         self.registered(*TAG)
-        self.ecs.start_task(
-            cluster=CLUSTER, taskDefinition=f"{CLUSTER}-priority1", containerInstances=[self.instance()]
-        )
-        described = {"tasks": [{"taskArn": "arn:aws:ecs:a:1:task/b/c", "lastStatus": "RUNNING"}]}
         with (
             mock.patch.object(deploy, "TASKS_END_S", 0),
-            mock.patch.object(deploy.Deployment, "_not_stopped", lambda *_: [described["tasks"][0]["taskArn"]]),
+            mock.patch.object(deploy.Deployment, "_not_ended", lambda *_: ["arn:aws:ecs:a:1:task/b/c"]),
         ):
             code, _, err = self.run_ecs("remove")
         self.assertEqual(code, 1)
-        self.assertIn("1 tasks have not ended within 0 s", err)
-
+        self.assertIn("1 tasks have not ended within 0 s, such as arn:aws:ecs:a:1:task/b/c", err)
 
 class Refusals(Account):
     def refused(self, *arguments, code=1, **more):
@@ -249,6 +264,11 @@ class Refusals(Account):
 
     def test_no_tag_the_first_time(self):
         self.assertIn("say which: --tag TAG", self.refused("register"))
+
+    def test_the_region_may_stand_in_the_environment(self):
+        for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            with mock.patch.dict(os.environ, {variable: "eu-north-1"}):
+                self.assertIn("in region eu-north-1", self.refused("status", region=None))
 
     def test_no_region_and_no_credentials(self):
         self.assertIn("give --region", self.refused("status", region=None))
