@@ -57,6 +57,7 @@ def options(arguments):
     parser.add_argument("--tag")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--ecs-only", action="store_true")
+    parser.add_argument("--no-services", action="store_true")
     parser.add_argument("--events-queue-url")
     parser.add_argument("--token-secret-arn")
     given = parser.parse_args(arguments)

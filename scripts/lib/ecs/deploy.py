@@ -85,6 +85,7 @@ class Deployment:
         self.services = [
             Service(self.aws, self.files, each, f"services/{each}.json", self.task_definitions[each])
             for each in SERVICES
+            if not self.options.no_services
         ]
         return [*things, *self.task_definitions.values(), *self.services]
 
@@ -210,7 +211,7 @@ class Deployment:
             for one in instances
             if any((a["name"], a.get("value")) == ("force12.role", "control") for a in one.get("attributes", []))
         ]
-        if len(control) != 1:
+        if self.services and len(control) != 1:
             self.say(
                 f"{'':10} {len(control)} of them have the attribute force12.role=control, and one should: it is where the three "
                 "services run. Set it: aws ecs put-attributes (docs/ecs.md)"
@@ -245,7 +246,8 @@ class Deployment:
                 self.say(f"remove     {service}")
                 service.delete()
         # First the scheduler, or it would start again what is stopped.
-        self._await(self._services_tasks)
+        if self.services:
+            self._await(self._services_tasks)
         self._stop_all_tasks()
         kept = self._kept()
         for thing in reversed(self.resources):

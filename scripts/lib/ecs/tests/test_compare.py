@@ -76,6 +76,21 @@ class TaskDefinitions(unittest.TestCase):
                 live = compare.task_definition(changed(**change))
                 self.assertNotEqual(compare.task_definition(WRITTEN), live)
 
+    def test_so_is_everything_that_is_said_of_the_task(self):
+        for change in (
+            {"networkMode": "bridge"},
+            {"family": "b"},
+            {"taskRoleArn": "arn:aws:iam::123456789012:role/a"},
+            {"executionRoleArn": "arn:aws:iam::123456789012:role/a"},
+            {"cpu": "256"},
+            {"volumes": [{"name": "a"}]},
+            {"placementConstraints": [{"type": "memberOf", "expression": "a == b"}]},
+            {"requiresCompatibilities": ["EC2"]},
+        ):
+            with self.subTest(change):
+                live = compare.task_definition({**DESCRIBED, **change})
+                self.assertNotEqual(compare.task_definition(WRITTEN), live)
+
     def test_a_stop_timeout_of_nothing_is_not_the_default(self):
         without = changed()
         del without["containerDefinitions"][0]["stopTimeout"]

@@ -138,6 +138,14 @@ class Register(Account):
         self.assertEqual(self.ecs.list_task_definitions()["taskDefinitionArns"], [])
 
 
+    def test_without_services(self):
+        self.assertIn("\n13 created, ", self.registered(*TAG, "--no-services"))
+        self.assertEqual(self.ecs.list_services(cluster=CLUSTER)["serviceArns"], [])
+        code, out, _ = self.run_ecs("status", "--no-services")
+        self.assertEqual(code, 0, out)
+        self.assertEqual(self.run_ecs("remove", "--no-services")[0], 0)
+
+
 class Status(Account):
     def test_what_differs_and_what_is_missing(self):
         code, out, err = self.run_ecs("status")
