@@ -2,5 +2,6 @@
 
 mod program;
 mod refusals;
+mod scripts;
 mod support;
 mod templates;
