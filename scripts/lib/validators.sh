@@ -10,11 +10,14 @@ need_validators() {
     return
   fi
   need_command dpkg-deb "$why" dpkg
+  if is_root; then
+    apt_update
+  fi
   # What cloud-init imports.
-  for package in configobj jinja2 jsonpatch jsonschema netifaces oauthlib requests yaml; do
-    if ! /usr/bin/python3 -c "import $package" 2>/dev/null; then
-      is_root || fail "python3-$package not found; it is needed $why. Run: sudo apt-get install -y python3-$package"
-      need_package "$why" "python3-$package"
+  for package in $(apt-cache depends cloud-init | sed -n 's/^ *|\{0,1\}Depends: \(python3-.*\)$/\1/p'); do
+    if ! dpkg-query --show "$package" >/dev/null 2>&1; then
+      is_root || fail "$package not found; it is needed $why. Run: sudo apt-get install -y $package"
+      need_package "$why" "$package"
     fi
   done
   step "cloud-init and ignition-validate, into $directory"
