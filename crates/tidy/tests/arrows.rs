@@ -31,7 +31,7 @@ const ALLOWED: &[Arrows] = &[
     Arrows {
         from: "force12-scheduler",
         to: &["api-types", "controller", "driver", "driver-docker", "driver-ecs", "planner", "service-kit"],
-        tests_to: &["driver-testkit"],
+        tests_to: &["driver-testkit", "fake-ecs"],
     },
     // Sees the product from outside: the wire, and the engine.
     Arrows { from: "acceptance", to: &["api-types"], tests_to: &[] },
