@@ -40,7 +40,9 @@ pub fn render(template: &str, values: &Values) -> Result<String, Refused> {
     let filled = template::fill(template, values).map_err(Refused::one)?;
     let user_data = match Form::of(&filled).map_err(Refused::one)? {
         Form::Butane => {
-            Refused::unless_empty(text::problems(&filled))?;
+            let mut problems = text::unseen(None, &filled);
+            problems.extend(text::unended(&filled));
+            Refused::unless_empty(problems)?;
             butane::to_ignition(&filled).map_err(Refused::one)?
         }
         Form::CoreOs | Form::CloudInit | Form::Ignition => filled,
@@ -56,8 +58,13 @@ pub fn render(template: &str, values: &Values) -> Result<String, Refused> {
 /// Everything that is wrong with it.
 pub fn check(user_data: &str) -> Result<Form, Refused> {
     let form = Form::of(user_data).map_err(Refused::one)?;
-    let mut problems = text::problems(user_data);
-    problems.extend(text::too_large(user_data));
+    let mut problems: Vec<Problem> = text::too_large(user_data).into_iter().collect();
+    // In JSON white space says nothing; there it matters in the files and units, which are encoded.
+    let encodes = form == Form::Ignition;
+    if !encodes {
+        problems.extend(text::unseen(None, user_data));
+        problems.extend(text::unended(user_data));
+    }
     problems.extend(text::left_in(None, user_data));
     let contents = match form {
         Form::CoreOs => coreos::read(user_data),
@@ -67,8 +74,9 @@ pub fn check(user_data: &str) -> Result<Form, Refused> {
     };
     match contents {
         Ok(contents) => {
-            if form == Form::Ignition {
-                problems.extend(contents.texts().flat_map(|(place, text)| text::left_in(Some(place), text)));
+            for (place, text) in contents.texts().filter(|_| encodes) {
+                problems.extend(text::unseen(Some(place), text));
+                problems.extend(text::left_in(Some(place), text));
             }
             problems.extend(settings::problems(&contents));
             problems.extend(units::problems(&contents.units));

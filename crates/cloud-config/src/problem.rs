@@ -17,22 +17,22 @@ pub enum Problem {
     #[error("this is Butane, which no host reads: render it, or give it to butane, and check what comes out")]
     Butane,
     /// White space that nobody sees, and that becomes part of values.
-    #[error("line {line}: white space at the end of the line")]
+    #[error("{place}: white space at the end of the line")]
     TrailingSpace {
-        /// Counted from 1.
-        line: usize,
+        /// The line, or the file or unit and its line.
+        place: String,
     },
     /// YAML allows no tab where it indents.
-    #[error("line {line}: a tab; use spaces")]
+    #[error("{place}: a tab; use spaces")]
     Tab {
-        /// Counted from 1.
-        line: usize,
+        /// The line, or the file or unit and its line.
+        place: String,
     },
     /// The file has been on Windows.
-    #[error("line {line}: a carriage return; lines end with a newline alone")]
+    #[error("{place}: a carriage return; lines end with a newline alone")]
     CarriageReturn {
-        /// Counted from 1.
-        line: usize,
+        /// The line, or the file or unit and its line.
+        place: String,
     },
     /// The last line is not one.
     #[error("no newline at the end")]

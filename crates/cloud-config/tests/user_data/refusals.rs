@@ -40,6 +40,19 @@ fn white_space() {
         assert_says(&said_of(&text, "\n", "\r\n"), "line 1: a carriage return");
         assert_says(&check(text.trim_end()).expect_err("no newline").to_string(), "no newline at the end");
     }
+    // In Ignition, where it is encoded. "A=b \n", "A=b\t\n", "A=b\r\n"
+    let text = right(FLATCAR);
+    for (data, expected) in [
+        ("QT1iIAo=", "line 1: white space at the end"),
+        ("QT1iCQo=", "line 1: a tab; use spaces"),
+        ("QT1iDQo=", "line 1: a carriage return"),
+    ] {
+        let file = format!(
+            "\"files\":[{{\"path\":\"/etc/a\",\"contents\":{{\"source\":\"data:;base64,{data}\"}}}},"
+        );
+        assert_says(&said_of(&text, "\"files\":[", &file), &format!("/etc/a, {expected}"));
+    }
+    check(&text.replacen(':', ": \t", 1)).expect("in JSON it says nothing");
     // Of Butane nobody would see it in the Ignition that it becomes.
     let said = said_of_template(FLATCAR, &values(), "ECS_LOGLEVEL=info\n", "ECS_LOGLEVEL=info \n");
     assert_says(&said, ": white space at the end");
