@@ -4,9 +4,9 @@
 //! resources (e.g. cpu, memory, ports) as free for launching new tasks whenever a running task transitions to the
 //! stopping state"
 //! (<https://www.amazonaws.cn/en/new/2023/amazon-ecs-enables-faster-task-launches-on-container-instances-that-have-tasks-with-prolonged-shutdown/>).
-//! So an agent is given tasks that there is no room for yet. Until version 1.73 it "waited for all stopping tasks to
+//! So an agent is given tasks that there is no room for yet. Agents before that feature "waited for all stopping tasks to
 //! shutdown before starting new tasks" (the same page): for those told to stop before the new one was placed, whatever
-//! they take. From then on it keeps account itself: a new task waits "in a queue until enough resources for them become
+//! they take. Later ones keep account themselves: a new task waits "in a queue until enough resources for them become
 //! available", first come, first served, and "a running task frees resources on emitting its change of status to
 //! `STOPPED`"; what is counted is cpu, memory and ports
 //! (<https://github.com/aws/amazon-ecs-agent/pull/3757>, released in
@@ -19,8 +19,15 @@ use crate::instances::InstanceSpec;
 use crate::resources::{Needs, Taken};
 use crate::world::World;
 
-/// The first version that keeps account of resources.
-const KEEPS_ACCOUNT: (u64, u64) = (1, 73);
+/// Whether an agent of this version keeps account of resources. It came with 1.73.0, was taken back in 1.73.1
+/// (<https://github.com/aws/amazon-ecs-agent/pull/3781>), and is there for good since 1.74.1
+/// (<https://github.com/aws/amazon-ecs-agent/pull/3819>).
+fn keeps_account(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or_default());
+    let mut next = || numbers.next().unwrap_or_default();
+    let version = (next(), next(), next());
+    version == (1, 73, 0) || version >= (1, 74, 1)
+}
 
 /// What an agent knows.
 #[derive(Debug)]
@@ -39,10 +46,8 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn new(spec: &InstanceSpec) -> Self {
-        let mut numbers = spec.agent_version.split('.').map(|part| part.parse().unwrap_or_default());
-        let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
         Self {
-            keeps_account: version >= KEEPS_ACCOUNT,
+            keeps_account: keeps_account(&spec.agent_version),
             cpu: spec.cpu,
             memory: spec.memory,
             waiting: VecDeque::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ecs::FakeEcs;
-use crate::simulated;
+use crate::{docker, simulated};
 
 /// What an agent is told to run.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) instance: String,
     pub(crate) family: String,
     pub(crate) network_mode: String,
+    /// Whether its containers get the credentials of a role.
+    pub(crate) has_role: bool,
     pub(crate) volumes: Value,
     pub(crate) containers: Vec<ContainerPlan>,
 }
@@ -60,12 +62,14 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) enum Backend {
     Simulated,
+    Docker(docker::Engine),
 }
 
 /// A task whose containers run.
 #[derive(Debug)]
 pub(crate) enum RunningTask {
     Simulated(simulated::RunningTask),
+    Docker(docker::RunningTask),
 }
 
 impl Backend {
@@ -80,15 +84,34 @@ impl Backend {
                 let (running, up) = simulated::start(ecs, plan).await?;
                 Ok((RunningTask::Simulated(running), up))
             }
+            Self::Docker(engine) => {
+                let (running, up) = engine.start(plan).await?;
+                Ok((RunningTask::Docker(running), up))
+            }
+        }
+    }
+
+    /// What runs of a task goes with its instance.
+    pub(crate) async fn vanish(&self, plan: &Plan) {
+        if let Self::Docker(engine) = self {
+            engine.vanish(plan).await;
+        }
+    }
+
+    /// Nothing of these clusters is left.
+    pub(crate) async fn sweep(&self, clusters: &[String]) {
+        if let Self::Docker(engine) = self {
+            engine.sweep(clusters).await;
         }
     }
 }
 
 impl RunningTask {
     /// Waits until a container has ended that the task cannot do without.
-    pub(crate) async fn essential_exit(&mut self) {
+    pub(crate) async fn essential_exit(&self) {
         match self {
             Self::Simulated(running) => running.essential_exit().await,
+            Self::Docker(running) => running.essential_exit().await,
         }
     }
 
@@ -96,6 +119,7 @@ impl RunningTask {
     pub(crate) async fn stop(self, plan: &Plan, kill: bool) -> Vec<Ended> {
         match self {
             Self::Simulated(running) => running.stop(plan, kill).await,
+            Self::Docker(running) => running.stop(plan, kill).await,
         }
     }
 }

@@ -18,6 +18,10 @@ use crate::world::{World, short};
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html>).
 const LEAST_MEMORY: u64 = 6;
 
+/// The most revisions that one call deletes
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteTaskDefinitions.html>).
+const MOST_DELETED: usize = 10;
+
 /// Every revision that was ever registered.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
@@ -32,6 +36,8 @@ pub(crate) struct Definition {
     pub(crate) revision: u64,
     /// A deregistered one is INACTIVE: what runs runs on, nothing new is started of it.
     pub(crate) active: bool,
+    /// It is only remembered for its number.
+    deleted: bool,
     pub(crate) tags: Vec<Tag>,
     /// As it is described, without ARN, revision and status.
     pub(crate) document: Arc<Map<String, Value>>,
@@ -58,7 +64,7 @@ impl Definition {
 impl Definitions {
     /// By `family:revision`, or by `family` alone for the latest ACTIVE revision.
     pub(crate) fn find(&self, name: &str) -> Option<&Definition> {
-        self.by_name.get(&self.key(name)?)
+        self.by_name.get(&self.key(name)?).filter(|definition| !definition.deleted)
     }
 
     pub(crate) fn find_mut(&mut self, name: &str) -> Option<&mut Definition> {
@@ -96,6 +102,7 @@ pub(crate) fn for_new_task<'w>(world: &'w World, given: &str) -> Result<&'w Defi
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DefinitionsRequest {
     task_definition: String,
+    task_definitions: Vec<String>,
     include: Vec<String>,
     family_prefix: Option<String>,
     status: Option<String>,
@@ -123,6 +130,7 @@ pub(crate) fn register(ecs: &FakeEcs, mut document: Map<String, Value>) -> Reply
         revision: world.definitions.of_family(&family).last().map_or(1, |last| last.revision + 1),
         family: family.clone(),
         active: true,
+        deleted: false,
         needs: Arc::new(needs(&document)),
         requires: requires(&document),
         tags: tags.clone(),
@@ -149,6 +157,35 @@ pub(crate) fn deregister(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
     Ok(json!({"taskDefinition": described}))
 }
 
+/// Deletes INACTIVE revisions
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteTaskDefinitions.html>). ECS takes its time, while
+/// tasks are left of them; here they are gone at once.
+pub(crate) fn delete(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
+    if request.task_definitions.is_empty() || request.task_definitions.len() > MOST_DELETED {
+        return Err(ApiError::invalid("Task definitions must have 1 to 10 elements."));
+    }
+    let mut world = ecs.world();
+    let (mut deleted, mut failures): (Vec<Value>, Vec<Value>) = Default::default();
+    for given in &request.task_definitions {
+        let name = short(given, "task-definition");
+        match world.definitions.find(name) {
+            Some(definition) if !definition.active => {
+                let mut described = describe_one(&world, definition);
+                described["status"] = json!("DELETE_IN_PROGRESS");
+                deleted.push(described);
+                let key = (definition.family.clone(), definition.revision);
+                // The next revision's number is one more all the same.
+                if let Some(definition) = world.definitions.by_name.get_mut(&key) {
+                    definition.deleted = true;
+                }
+            }
+            Some(_) => failures.push(json!({"arn": given, "reason": "TASK_DEFINITION_NOT_INACTIVE"})),
+            None => failures.push(json!({"arn": given, "reason": "MISSING"})),
+        }
+    }
+    Ok(json!({"taskDefinitions": deleted, "failures": failures}))
+}
+
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTaskDefinition.html>
 pub(crate) fn describe(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
     let world = ecs.world();
@@ -172,6 +209,7 @@ pub(crate) fn list(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
     let active = request.status.as_deref() != Some("INACTIVE");
     let matches = |definition: &&Definition| {
         definition.active == active
+            && !definition.deleted
             && request.family_prefix.as_ref().is_none_or(|family| *family == definition.family)
     };
     // Keys whose order as text is that of families and revisions: a space comes before all that a family may contain.
@@ -189,7 +227,7 @@ pub(crate) fn list(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
 pub(crate) fn list_families(ecs: &FakeEcs, request: &DefinitionsRequest) -> Reply {
     let world = ecs.world();
     let mut families: BTreeMap<&String, bool> = BTreeMap::new();
-    for definition in world.definitions.by_name.values() {
+    for definition in world.definitions.by_name.values().filter(|definition| !definition.deleted) {
         *families.entry(&definition.family).or_default() |= definition.active;
     }
     let matches = |(family, active): &(&String, bool)| {

@@ -13,6 +13,7 @@ use crate::backend::Backend;
 use crate::clusters::Cluster;
 use crate::config::Config;
 use crate::dice;
+use crate::docker::{self, DockerOptions};
 use crate::faults::{Fault, FaultKind, FaultRates};
 use crate::instances::{self, InstanceSpec};
 use crate::life_cycle;
@@ -66,7 +67,16 @@ impl FakeEcs {
         Self::with_backend(config, Backend::Simulated)
     }
 
-    pub(crate) fn with_backend(config: Config, backend: Backend) -> Self {
+    /// As [`Self::new`], with containers of a Docker engine: the one that `DOCKER_HOST` names, or the local one.
+    ///
+    /// # Errors
+    ///
+    /// If that is no address of an engine. Nothing is connected to yet.
+    pub fn with_docker(config: Config, options: DockerOptions) -> Result<Self, bollard::errors::Error> {
+        Ok(Self::with_backend(config, Backend::Docker(docker::Engine::new(options)?)))
+    }
+
+    fn with_backend(config: Config, backend: Backend) -> Self {
         let mut world = World::new(config);
         world.clusters.insert("default".to_owned(), Cluster { active: true, ..Cluster::default() });
         let shared = Shared { world: Mutex::new(world), backend, changes: watch::Sender::default() };
@@ -79,6 +89,22 @@ impl FakeEcs {
         let cluster = Cluster { active: true, ..Cluster::default() };
         self.world().clusters.insert(name.into(), cluster);
         self
+    }
+
+    /// Nothing is started any more, and real containers of its clusters are removed, whoever started them.
+    pub async fn close(&self) {
+        let clusters: Vec<String> = {
+            let mut world = self.world();
+            world.closed = true;
+            world.clusters.keys().cloned().collect()
+        };
+        self.backend().sweep(&clusters).await;
+    }
+
+    /// Removes real containers that an earlier fake has left in its clusters.
+    pub async fn sweep(&self) {
+        let clusters: Vec<String> = self.world().clusters.keys().cloned().collect();
+        self.backend().sweep(&clusters).await;
     }
 
     // Asking it.
@@ -107,6 +133,7 @@ impl FakeEcs {
             let fault = world.faults.strike(operation, dice::per_mille(&mut dice));
             let refused =
                 fault != Some(FaultKind::NotSent) && world.config.throttle && !world.buckets.take(operation);
+            world.throttled += u64::from(refused);
             (latency, fault, refused)
         };
         sleep(latency / 2).await;
@@ -124,7 +151,7 @@ impl FakeEcs {
         if let Err(error) = &reply {
             tracing::debug!(operation, %error, "refused");
         }
-        sleep(latency - latency / 2).await;
+        sleep(latency / 2).await;
         match fault {
             Some(FaultKind::AnswerLost) => Outcome::Broken,
             Some(FaultKind::Hang) => pending().await,
@@ -252,6 +279,11 @@ impl FakeEcs {
         self.world().calls.clone()
     }
 
+    /// How many calls were refused because they were beyond a quota.
+    pub fn throttled(&self) -> u64 {
+        self.world().throttled
+    }
+
     /// Waits until `condition` holds; looks after every change. There is no limit of its own.
     pub async fn until(&self, mut condition: impl FnMut(&Self) -> bool) {
         let mut changes = self.shared.changes.subscribe();
@@ -269,6 +301,11 @@ impl FakeEcs {
 
     pub(crate) fn backend(&self) -> &Backend {
         &self.shared.backend
+    }
+
+    /// Ticks with every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
     }
 
     /// Tells whoever waits for changes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -15,7 +15,7 @@ use crate::pages::{PAGE, Paging};
 use crate::resources::Taken;
 use crate::tags::Tag;
 use crate::wire::{ApiError, Reply};
-use crate::world::{Stamp, World};
+use crate::world::{Stamp, World, last_part};
 
 /// Ports of the host that the agent keeps for itself: ssh, Docker's two, and the agent's own
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PortMapping.html>).
@@ -284,9 +284,64 @@ pub(crate) fn deregister(ecs: &FakeEcs, request: &InstancesRequest) -> Reply {
     Ok(json!({"containerInstance": document}))
 }
 
+/// Which attributes, and of which instances.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AttributesRequest {
+    cluster: Option<String>,
+    attributes: Vec<Attribute>,
+}
+
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Attribute.html>
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Attribute {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    target_id: String,
+}
+
+/// Gives instances attributes (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PutAttributes.html>).
+pub(crate) fn put_attributes(ecs: &FakeEcs, request: &AttributesRequest) -> Reply {
+    change_attributes(ecs, request, |all, attribute| {
+        all.insert(attribute.name.clone(), attribute.value.clone());
+    })
+}
+
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteAttributes.html>
+pub(crate) fn delete_attributes(ecs: &FakeEcs, request: &AttributesRequest) -> Reply {
+    change_attributes(ecs, request, |all, attribute| {
+        all.remove(&attribute.name);
+    })
+}
+
+fn change_attributes(
+    ecs: &FakeEcs,
+    request: &AttributesRequest,
+    change: impl Fn(&mut BTreeMap<String, Option<String>>, &Attribute),
+) -> Reply {
+    if request.attributes.is_empty() || request.attributes.len() > MOST_UPDATED {
+        return Err(ApiError::invalid("Attributes must have 1 to 10 elements."));
+    }
+    let mut world = ecs.world();
+    let cluster = world.cluster(request.cluster.as_deref())?;
+    for attribute in &request.attributes {
+        let id = world.instance_id(&cluster, &attribute.target_id).ok_or_else(|| ApiError {
+            status: 400,
+            code: "TargetNotFoundException",
+            message: format!("The specified target could not be found: {}", attribute.target_id),
+        })?;
+        world.change_instance(&id, |view| change(Arc::make_mut(&mut view.attributes), attribute));
+    }
+    drop(world);
+    ecs.changed();
+    Ok(json!({"attributes": request.attributes}))
+}
+
 fn missing(world: &World, cluster: &str, given: &str) -> Value {
-    let id = given.rsplit('/').next().unwrap_or(given);
-    json!({"arn": world.arn(&format!("container-instance/{cluster}/{id}")), "reason": "MISSING"})
+    let arn = world.arn(&format!("container-instance/{cluster}/{}", last_part(given)));
+    json!({"arn": arn, "reason": "MISSING"})
 }
 
 pub(crate) fn arn(world: &World, instance: &Instance) -> String {

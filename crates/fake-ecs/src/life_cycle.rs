@@ -34,11 +34,13 @@ struct Life {
 /// Lives a task's life. It ends early with its instance.
 pub(crate) async fn live(ecs: FakeEcs, id: String) {
     let Some(life) = Life::of(ecs, id) else { return };
-    let mut signals = life.signals.clone();
-    tokio::select! {
+    let lost = tokio::select! {
         biased;
-        _ = signals.wait_for(|signals| signals.lost) => {}
-        () = life.course() => {}
+        signals = life.until(|signals| signals.lost) => signals.lost,
+        () = life.course() => false,
+    };
+    if lost {
+        life.ecs.backend().vanish(&life.plan).await;
     }
 }
 
@@ -71,6 +73,9 @@ impl Life {
             reach(view, Status::Activating);
             view.pull_started_at = Some(now);
         });
+        if self.ecs.world().closed {
+            return;
+        }
         let (running, up) = match self.ecs.backend().start(&self.ecs, &self.plan).await {
             Ok(started) => started,
             Err(failure) => return self.never_ran(Some((failure.container, failure.reason))).await,
@@ -100,7 +105,7 @@ impl Life {
     }
 
     /// Waits until the containers are to end or one has ended, and ends the others.
-    async fn run_to_the_end(&self, mut running: RunningTask) -> Vec<Ended> {
+    async fn run_to_the_end(&self, running: RunningTask) -> Vec<Ended> {
         let killed = tokio::select! {
             biased;
             signals = self.until(|signals| signals.stop || signals.killed) => signals.killed,
@@ -186,7 +191,7 @@ impl Life {
         match signals.wait_for(condition).await {
             Ok(signals) => *signals,
             // The task was forgotten: it is over.
-            Err(_closed) => Signals { stop: true, ..Signals::default() },
+            Err(_closed) => Signals { stop: true, lost: true, ..Signals::default() },
         }
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use fake_ecs::{Config, EventDelivery, FakeEcs, InstanceSpec, http};
+use fake_ecs::{Config, DockerOptions, EventDelivery, FakeEcs, InstanceSpec, http};
 
 /// A fake of Amazon ECS with container instances of its own, for tests and demonstrations.
 ///
@@ -38,9 +38,29 @@ struct Cli {
     /// Every delay and every lag follows from this
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Run real containers, on the Docker engine that DOCKER_HOST names, or the local one. They are removed at the end
+    #[arg(long)]
+    docker: bool,
+    /// With --docker: a secret, by what a task definition names in valueFrom
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    secret: Vec<(String, String)>,
+    /// With --docker: an environment variable of every container whose task has a role, in place of its credentials
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    role_env: Vec<(String, String)>,
+    /// An attribute of the first instance
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    attribute: Vec<(String, String)>,
     /// The name of the queue that state change events are put into; without it there are none
     #[arg(long)]
     events_queue: Option<String>,
+}
+
+/// What stands before the first `=` and after it.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    parts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "give a name, = and a value".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -66,13 +86,24 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         events: cli.events_queue.map(|queue| EventDelivery { queue, ..EventDelivery::default() }),
         ..Config::seeded(cli.seed)
     };
-    let ecs = FakeEcs::new(config).with_cluster(&cli.cluster);
+    let ecs = if cli.docker {
+        let options = DockerOptions {
+            secrets: cli.secret.into_iter().collect(),
+            role_environment: cli.role_env.into_iter().collect(),
+        };
+        FakeEcs::with_docker(config, options).context("cannot use the Docker engine")?
+    } else {
+        FakeEcs::new(config)
+    };
+    let ecs = ecs.with_cluster(&cli.cluster);
+    ecs.sweep().await;
     for number in 1..=cli.instances {
         let spec = InstanceSpec {
             ec2_instance_id: format!("i-{number:017x}"),
             cpu: cli.cpu,
             memory: cli.memory,
             agent_version: cli.agent_version.clone(),
+            attributes: cli.attribute.iter().filter(|_| number == 1).cloned().collect(),
             ..InstanceSpec::default()
         };
         ecs.add_instance(&cli.cluster, spec);
@@ -89,5 +120,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => {}
         }
     };
-    axum::serve(listener, http::router(ecs)).with_graceful_shutdown(ended).await.context("cannot serve")
+    let serving = async { axum::serve(listener, http::router(ecs.clone())).await };
+    // Long polls of the queue are not waited for.
+    let served = tokio::select! {
+        served = serving => served.context("cannot serve"),
+        () = ended => Ok(()),
+    };
+    ecs.close().await;
+    served
 }

@@ -2,7 +2,7 @@
 
 use crate::ecs::FakeEcs;
 use crate::wire::{ApiError, Reply, parse};
-use crate::{clusters, definitions, instances, queue, tags, tasks};
+use crate::{clusters, definitions, instances, queue, services, tags, tasks};
 
 /// What the header of a request begins with, before the operation's name.
 const ECS: &str = "AmazonEC2ContainerServiceV20141113.";
@@ -37,13 +37,22 @@ pub(crate) async fn answer(ecs: &FakeEcs, target: &str, body: &[u8]) -> Reply {
         "DeregisterContainerInstance" => instances::deregister(ecs, &parse(body)?),
         "RegisterTaskDefinition" => definitions::register(ecs, parse(body)?),
         "DeregisterTaskDefinition" => definitions::deregister(ecs, &parse(body)?),
+        "DeleteTaskDefinitions" => definitions::delete(ecs, &parse(body)?),
         "DescribeTaskDefinition" => definitions::describe(ecs, &parse(body)?),
         "ListTaskDefinitions" => definitions::list(ecs, &parse(body)?),
         "ListTaskDefinitionFamilies" => definitions::list_families(ecs, &parse(body)?),
         "StartTask" => tasks::start(ecs, &parse(body)?),
+        "RunTask" => tasks::run(ecs, &parse(body)?),
         "StopTask" => tasks::stop(ecs, &parse(body)?),
         "ListTasks" => tasks::list(ecs, &parse(body)?),
         "DescribeTasks" => tasks::describe(ecs, &parse(body)?),
+        "CreateService" => services::create(ecs, parse(body)?),
+        "UpdateService" => services::update(ecs, parse(body)?),
+        "DeleteService" => services::delete(ecs, &parse(body)?),
+        "DescribeServices" => services::describe(ecs, &parse(body)?),
+        "ListServices" => services::list(ecs, &parse(body)?),
+        "PutAttributes" => instances::put_attributes(ecs, &parse(body)?),
+        "DeleteAttributes" => instances::delete_attributes(ecs, &parse(body)?),
         "TagResource" => tags::tag_resource(ecs, parse(body)?),
         "UntagResource" => tags::untag_resource(ecs, &parse(body)?),
         "ListTagsForResource" => tags::list_tags(ecs, &parse(body)?),

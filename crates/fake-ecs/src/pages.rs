@@ -4,6 +4,8 @@
 //! (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTasks.html>). Between pages, things come and go:
 //! what is there all the time is listed once.
 
+use std::fmt::Write as _;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -67,5 +69,8 @@ impl Paging {
 
 /// A token says nothing to whoever holds it.
 fn hex(key: &str) -> String {
-    key.bytes().map(|byte| format!("{byte:02x}")).collect()
+    key.bytes().fold(String::new(), |mut token, byte| {
+        let _ = write!(token, "{byte:02x}");
+        token
+    })
 }

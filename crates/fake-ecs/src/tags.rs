@@ -98,6 +98,7 @@ fn find(world: &World, arn: &str) -> Result<Vec<Tag>, ApiError> {
         "container-instance" => world.instances.get(id).map(|instance| instance.view.now().tags.clone()),
         "task" => world.tasks.get(id).map(|task| task.view.now().tags.clone()),
         "task-definition" => world.definitions.find(id).map(|definition| definition.tags.clone()),
+        "service" => service_key(arn).and_then(|key| world.services.get(&key)).map(|s| s.tags.clone()),
         _ => None,
     };
     tags.ok_or_else(not_found)
@@ -121,6 +122,11 @@ fn replace(world: &mut World, arn: &str, tags: Vec<Tag>) {
                 task.view.change(|view| view.tags = tags);
             }
         }
+        Ok(("service", _)) => {
+            if let Some(service) = service_key(arn).and_then(|key| world.services.get_mut(&key)) {
+                service.tags = tags;
+            }
+        }
         Ok(("task-definition", id)) => {
             if let Some(definition) = world.definitions.find_mut(id) {
                 definition.tags = tags;
@@ -128,6 +134,11 @@ fn replace(world: &mut World, arn: &str, tags: Vec<Tag>) {
         }
         _ => {}
     }
+}
+
+fn service_key(arn: &str) -> Option<(String, String)> {
+    let (cluster, name) = arn.split_once(":service/")?.1.split_once('/')?;
+    Some((cluster.to_owned(), name.to_owned()))
 }
 
 /// What kind of resource an ARN names, and its id.

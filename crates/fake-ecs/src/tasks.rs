@@ -15,10 +15,11 @@ use crate::consistency::Lagging;
 use crate::definitions::{self, Definition, is_essential};
 use crate::ecs::FakeEcs;
 use crate::pages::{PAGE, Paging};
+use crate::placement::Constraint;
 use crate::resources::Needs;
 use crate::tags::{self, Tag};
 use crate::wire::{ApiError, Reply};
-use crate::world::{Stamp, World, short};
+use crate::world::{Stamp, World, last_part};
 use crate::{dice, events, instances, life_cycle, placement};
 
 /// The most instances that one `StartTask` names, and the most tasks that one `RunTask` starts
@@ -72,6 +73,7 @@ pub(crate) struct Task {
 }
 
 /// What a task's life waits for. Each becomes true once.
+#[expect(clippy::struct_excessive_bools, reason = "four things that may happen in any order")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Signals {
     /// The agent has room for it.
@@ -196,14 +198,17 @@ pub(crate) struct NewTasks {
     pub(crate) started_by: Option<String>,
     pub(crate) tags: Vec<Tag>,
     pub(crate) propagate_tags: Option<String>,
-    overrides: Overrides,
-    network_configuration: Option<Value>,
+    pub(crate) count: Option<usize>,
+    pub(crate) client_token: Option<String>,
+    pub(crate) placement_constraints: Vec<Constraint>,
+    pub(crate) overrides: Overrides,
+    pub(crate) network_configuration: Option<Value>,
 }
 
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html>
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Overrides {
+pub(crate) struct Overrides {
     container_overrides: Vec<ContainerOverride>,
     inference_accelerator_overrides: Vec<Value>,
 }
@@ -231,8 +236,7 @@ pub(crate) fn start(ecs: &FakeEcs, request: &NewTasks) -> Reply {
     let (mut started, mut failures): (Vec<String>, Vec<Value>) = Default::default();
     for given in asked {
         let Some(instance) = world.instance_id(&cluster, given) else {
-            let id = given.rsplit('/').next().unwrap_or(given);
-            let arn = world.arn(&format!("container-instance/{cluster}/{id}"));
+            let arn = world.arn(&format!("container-instance/{cluster}/{}", last_part(given)));
             failures.push(json!({"arn": arn, "reason": "MISSING"}));
             continue;
         };
@@ -251,6 +255,48 @@ pub(crate) fn start(ecs: &FakeEcs, request: &NewTasks) -> Reply {
     drop(world);
     ecs.bring_to_life(started);
     Ok(json!({"tasks": tasks, "failures": failures}))
+}
+
+/// Starts tasks where ECS finds room for them, and says of each that it has none for why, instance by instance
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html>). With a client token it is done once.
+pub(crate) fn run(ecs: &FakeEcs, request: &NewTasks) -> Reply {
+    let count = request.count.unwrap_or(1);
+    if !(1..=MOST_STARTED).contains(&count) {
+        return Err(ApiError::invalid("Count must be 1 to 10."));
+    }
+    placement::check(&request.placement_constraints)?;
+    let mut world = ecs.world();
+    let cluster = world.cluster(request.cluster.as_deref())?;
+    if let Some(answer) = request.client_token.as_ref().and_then(|token| world.tokens.get(token)) {
+        return Ok(answer.clone());
+    }
+    check(&world, request)?;
+    let (mut started, mut used): (Vec<String>, Vec<String>) = Default::default();
+    let mut failures = Vec::new();
+    for _ in 0..count {
+        let definition = &request.task_definition;
+        match placement::choose(&world, &cluster, definition, &request.placement_constraints, &used) {
+            Ok(instance) => {
+                started.push(place(&mut world, request, &instance)?);
+                used.push(instance);
+            }
+            Err(refused) => {
+                let failed = refused.into_iter().map(|(instance, reason)| {
+                    json!({"arn": instances::arn(&world, &world.instances[&instance]), "reason": reason})
+                });
+                failures.extend(failed);
+                break;
+            }
+        }
+    }
+    let tasks: Vec<Value> = started.iter().map(|id| document(world.tasks[id].view.now(), true)).collect();
+    let answer = json!({"tasks": tasks, "failures": failures});
+    if let Some(token) = &request.client_token {
+        world.tokens.insert(token.clone(), answer.clone());
+    }
+    drop(world);
+    ecs.bring_to_life(started);
+    Ok(answer)
 }
 
 /// Refuses what no instance could be asked to start.
@@ -413,6 +459,7 @@ fn plan(world: &World, request: &NewTasks, definition: &Definition, instance: &s
         instance: host.spec.ec2_instance_id.clone(),
         family: definition.family.clone(),
         network_mode: definition.network_mode().to_owned(),
+        has_role: definition.document.contains_key("taskRoleArn"),
         volumes: definition.document.get("volumes").cloned().unwrap_or_default(),
         containers: containers.collect(),
     }
@@ -513,10 +560,6 @@ pub(crate) fn list(ecs: &FakeEcs, request: &TasksRequest) -> Reply {
     request.paging.page("taskArns", all, false)
 }
 
-fn last_part(name: &str) -> &str {
-    short(name, "service").rsplit('/').next().unwrap_or(name)
-}
-
 /// "Currently, stopped tasks appear in the returned results for at least one hour"; tags only where asked for
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>).
 pub(crate) fn describe(ecs: &FakeEcs, request: &TasksRequest) -> Reply {
@@ -533,13 +576,11 @@ pub(crate) fn describe(ecs: &FakeEcs, request: &TasksRequest) -> Reply {
     let (mut tasks, mut failures): (Vec<Value>, Vec<Value>) = Default::default();
     for given in &request.tasks {
         let id = world.task_id(&cluster, given);
-        match id.and_then(|id| world.tasks[&id].view.at(then)) {
-            Some(view) => tasks.push(document(view, with_tags)),
-            None => {
-                let id = given.rsplit('/').next().unwrap_or(given);
-                let arn = world.arn(&format!("task/{cluster}/{id}"));
-                failures.push(json!({"arn": arn, "reason": "MISSING"}));
-            }
+        if let Some(view) = id.and_then(|id| world.tasks[&id].view.at(then)) {
+            tasks.push(document(view, with_tags));
+        } else {
+            let arn = world.arn(&format!("task/{cluster}/{}", last_part(given)));
+            failures.push(json!({"arn": arn, "reason": "MISSING"}));
         }
     }
     Ok(json!({"tasks": tasks, "failures": failures}))

@@ -5,6 +5,7 @@
 //! added back to it every second until it reaches its maximum capacity".
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -56,7 +57,9 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "cluster resource modify",
         operations: &[
+            "DeleteAttributes",
             "DeregisterContainerInstance",
+            "PutAttributes",
             "RunTask",
             "StartTask",
             "StopTask",
@@ -108,7 +111,7 @@ impl Buckets {
         let full = Bucket { tokens: family.burst, filled_at: now };
         let bucket = self.by_family.entry(family.name).or_insert(full);
         let seconds = (now - bucket.filled_at).as_secs();
-        bucket.filled_at += std::time::Duration::from_secs(seconds);
+        bucket.filled_at += Duration::from_secs(seconds);
         bucket.tokens = (bucket.tokens + seconds.saturating_mul(family.sustained)).min(family.burst);
         let taken = bucket.tokens > 0;
         bucket.tokens -= u64::from(taken);

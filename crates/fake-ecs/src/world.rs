@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::backend::Plan;
@@ -16,6 +17,7 @@ use crate::dice;
 use crate::faults::Faults;
 use crate::instances::Instance;
 use crate::queue::Queue;
+use crate::services::Service;
 use crate::simulated::Behaviour;
 use crate::tasks::Task;
 use crate::throttle::Buckets;
@@ -34,6 +36,14 @@ pub(crate) struct World {
     /// By id: what the agents are told of tasks that have no life yet.
     pub(crate) plans: BTreeMap<String, Arc<Plan>>,
     pub(crate) definitions: Definitions,
+    /// By cluster and name.
+    pub(crate) services: BTreeMap<(String, String), Service>,
+    /// Whether somebody looks after them.
+    pub(crate) services_are_kept: bool,
+    /// What was answered to client tokens of `RunTask`.
+    pub(crate) tokens: BTreeMap<String, Value>,
+    /// It comes to its end: nothing is started any more.
+    pub(crate) closed: bool,
     /// How simulated containers of an image behave, where it is not the default.
     pub(crate) images: BTreeMap<String, Behaviour>,
     pub(crate) buckets: Buckets,
@@ -41,6 +51,8 @@ pub(crate) struct World {
     pub(crate) queue: Queue,
     /// How often each operation has been called.
     pub(crate) calls: BTreeMap<String, u64>,
+    /// How many of them were beyond a quota.
+    pub(crate) throttled: u64,
     /// Counts placements and stops, as ECS numbers what it sends to agents.
     sequence: u64,
     /// How many ids were drawn.
@@ -58,11 +70,16 @@ impl World {
             tasks: BTreeMap::new(),
             plans: BTreeMap::new(),
             definitions: Definitions::default(),
+            services: BTreeMap::new(),
+            services_are_kept: false,
+            tokens: BTreeMap::new(),
+            closed: false,
             images: BTreeMap::new(),
             buckets: Buckets::default(),
             faults: Faults::default(),
             queue: Queue::default(),
             calls: BTreeMap::new(),
+            throttled: 0,
             sequence: 0,
             ids: 0,
             stopped: VecDeque::new(),
@@ -148,6 +165,11 @@ impl World {
 pub(crate) fn short<'a>(given: &'a str, kind: &str) -> &'a str {
     let resource = given.splitn(6, ':').nth(5).filter(|_| given.starts_with("arn:"));
     resource.and_then(|resource| resource.strip_prefix(kind)?.strip_prefix('/')).unwrap_or(given)
+}
+
+/// The id or name that an ARN of whatever belongs to a cluster ends with.
+pub(crate) fn last_part(given: &str) -> &str {
+    given.rsplit('/').next().unwrap_or(given)
 }
 
 /// As [`short`], of a resource that belongs to a cluster; `None` if the ARN is one of another cluster.

@@ -1,7 +1,5 @@
 //! Tasks, from their start to their end.
 
-mod support;
-
 use std::time::Duration;
 
 use fake_ecs::{Behaviour, Config, Lag};
@@ -45,7 +43,7 @@ async fn a_task_goes_through_its_life() {
 #[tokio::test(start_paused = true)]
 async fn an_end_by_itself_is_told_with_its_code() {
     let stage = Stage::new(prompt()).await;
-    stage.ecs.set_image("batch", Behaviour::ends(Duration::from_secs(60), 3));
+    stage.ecs.set_image("batch", Behaviour::ends(Duration::from_mins(1), 3));
     let task = stage.running("batch", 0).await;
     tokio::time::sleep(Duration::from_secs(59)).await;
     let over = stage.until(&task, "STOPPED").await;
@@ -101,7 +99,7 @@ async fn a_stopping_task_leaves_its_room_to_ecs_at_once_and_to_its_agent_when_it
 
 #[tokio::test(start_paused = true)]
 async fn an_old_agent_waits_for_all_that_stop_and_a_newer_one_for_room_only() {
-    for (agent, waits) in [("1.72.1", true), ("1.73.0", false)] {
+    for (agent, waits) in [("1.72.1", true), ("1.73.0", false), ("1.74.0", true), ("1.74.1", false)] {
         let stage = Stage::with_agents(prompt(), agent).await;
         stage.register("batch", json!({"stopTimeout": 10})).await;
         stage.ecs.set_image("batch", Behaviour::deaf());
@@ -167,12 +165,12 @@ async fn a_stopped_task_is_described_for_an_hour() {
 #[tokio::test(start_paused = true)]
 async fn a_disconnected_agent_tells_nothing_and_what_it_runs_runs_on() {
     let stage = Stage::new(prompt()).await;
-    stage.ecs.set_image("batch", Behaviour::ends(Duration::from_secs(60), 0));
+    stage.ecs.set_image("batch", Behaviour::ends(Duration::from_mins(1), 0));
     let task = stage.running("batch", 0).await;
     stage.ecs.disconnect(HOSTS[0], Duration::from_secs(30));
     // Not yet known: the start is accepted, and nobody hears of it.
     let unheard = stage.start("batch", 0).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(reasons(&stage.try_start("batch", 0).await), ["AGENT"]);
     assert_eq!(stage.describe(&task).await["lastStatus"], "RUNNING");
     assert_eq!(stage.describe(&unheard).await["lastStatus"], "PENDING");
