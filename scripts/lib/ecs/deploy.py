@@ -241,6 +241,9 @@ class Deployment:
         if self.options.dry_run:
             self._say_what_would_go()
             return True
+        # What is somebody else's is said before anything is touched.
+        for thing in self.resources:
+            thing.described() if isinstance(thing, Service) else thing.read()
         for service in self.services:
             if service.described():
                 self.say(f"remove     {service}")

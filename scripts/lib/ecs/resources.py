@@ -41,8 +41,11 @@ class Resource:
         """Fills in what others need to know of this, from its state; `live` is None where it is to be made yet."""
 
     def check_owner(self, tags):
-        """Refuses to touch what has this name and is somebody else's. `tags` as the service lists them."""
-        values = {tag.get("Key", tag.get("key")): tag.get("Value", tag.get("value")) for tag in tags or []}
+        """Refuses to touch what has this name and is somebody else's. `tags` as the service gives them."""
+        if isinstance(tags, dict):
+            values = tags
+        else:
+            values = {tag.get("Key", tag.get("key")): tag.get("Value", tag.get("value")) for tag in tags or []}
         if values.get(OWNER_TAG) != self.cluster:
             raise Refused(
                 f"{self} is there, and was not made by scripts/ecs for cluster {self.cluster}: it has no tag "
@@ -62,7 +65,12 @@ class LogGroup(Resource):
     def read(self):
         groups = self.aws.logs.describe_log_groups(logGroupNamePrefix=self.name)["logGroups"]
         group = next((group for group in groups if group["logGroupName"] == self.name), None)
-        return group and {"retentionInDays": group.get("retentionInDays")}
+        if not group:
+            return None
+        # The other ARN that it has ends with ":*", and is not taken here.
+        arn = group["arn"].removesuffix(":*")
+        self.check_owner(self.aws.logs.list_tags_for_resource(resourceArn=arn)["tags"])
+        return {"retentionInDays": group.get("retentionInDays")}
 
     def create(self, wanted):
         self.aws.logs.create_log_group(logGroupName=self.name, tags={OWNER_TAG: self.cluster})
@@ -136,6 +144,7 @@ class Queue(Resource):
             if code(error).rpartition(".")[2] not in ("NonExistentQueue", "QueueDoesNotExist"):
                 raise
             return None
+        self.check_owner(self.aws.sqs.list_queue_tags(QueueUrl=self.url).get("Tags"))
         attributes = {"Policy": "{}", **attributes}
         attributes["Policy"] = json.loads(attributes["Policy"])
         return compare.shaped(attributes, self.wanted())
@@ -178,6 +187,7 @@ class Rule(Resource):
             if code(error) != "ResourceNotFoundException":
                 raise
             return None
+        self.check_owner(self.aws.events.list_tags_for_resource(ResourceARN=rule["Arn"])["Tags"])
         targets = self.aws.events.list_targets_by_rule(Rule=self.name)["Targets"]
         return {"EventPattern": json.loads(rule["EventPattern"]), "State": rule["State"], "Targets": targets}
 
@@ -281,10 +291,11 @@ class InstanceProfile(Resource):
             if code(error) != "NoSuchEntity":
                 raise
             return None
+        self.check_owner(profile.get("Tags"))
         return {"Roles": [role["RoleName"] for role in profile["Roles"]]}
 
     def create(self, wanted):
-        self.aws.iam.create_instance_profile(InstanceProfileName=self.name)
+        self.aws.iam.create_instance_profile(InstanceProfileName=self.name, Tags=self.tags())
         self.update({"Roles": []}, wanted)
 
     def update(self, live, wanted):
@@ -320,14 +331,17 @@ class TaskDefinition(Resource):
     def described(self):
         """The newest revision that can be started, as ECS describes it."""
         try:
-            answer = self.aws.ecs.describe_task_definition(taskDefinition=self.name)
+            answer = self.aws.ecs.describe_task_definition(taskDefinition=self.name, include=["TAGS"])
         except ClientError as error:
             # Both: there is no such family, or all of its revisions have been deregistered.
             if code(error) != "ClientException":
                 raise
             return None
         found = answer["taskDefinition"]
-        return found if found.get("status", "ACTIVE") == "ACTIVE" else None
+        if found.get("status", "ACTIVE") != "ACTIVE":
+            return None
+        self.check_owner(answer.get("tags"))
+        return found
 
     def read(self):
         found = self.described()
@@ -346,6 +360,7 @@ class TaskDefinition(Resource):
         return [arn for page in pages for arn in page["taskDefinitionArns"]]
 
     def delete(self):
+        self.described()
         for arn in self.revisions("ACTIVE"):
             self.aws.ecs.deregister_task_definition(taskDefinition=arn)
         inactive = self.revisions("INACTIVE")

@@ -9,7 +9,9 @@ import boto3
 import botocore.session
 from moto.core.authorization import enable_iam_authentication
 
-from ecs import deploy
+from ecs import __main__ as command
+from ecs import deploy, resources
+from ecs.files import Refused
 from ecs.tests.support import ACCOUNT, CLUSTER, REGION, Account
 from ecs.tests.test_policies import actions
 
@@ -301,12 +303,20 @@ class Refusals(Account):
         self.assertEqual(self.client("iam").list_roles()["Roles"], [])
 
     def test_what_somebody_else_has_made_is_left_alone(self):
-        name = f"{CLUSTER}-{REGION}-scheduler"
-        self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument="{}")
-        err = self.refused("register", *TAG)
-        self.assertIn(f"role {name} is there, and was not made by scripts/ecs for cluster {CLUSTER}", err)
-        self.refused("remove")
-        self.assertIn(name, [role["RoleName"] for role in self.client("iam").list_roles()["Roles"]])
+        with mock.patch.object(resources, "OWNER_TAG", "somebody-elses"):
+            self.registered(*TAG)
+        for verb in (("register", *TAG), ("remove",)):
+            self.assertRegex(self.refused(*verb), f"^ecs: .* is there, and was not made by scripts/ecs for cluster {CLUSTER}")
+        self.assertEqual(len(self.ecs.list_task_definitions()["taskDefinitionArns"]), 5)
+        # Of every kind.
+        clients = command.Clients(REGION, None)
+        deployment = deploy.Deployment(clients, command.options(["status", "--files", str(self.directory)]), print)
+        for thing in deployment.resources:
+            with self.subTest(str(thing)), self.assertRaisesRegex(Refused, "was not made by scripts/ecs"):
+                thing.read()
+            if isinstance(thing, resources.TaskDefinition):
+                with self.assertRaisesRegex(Refused, "was not made by scripts/ecs"):
+                    thing.delete()
 
     def test_what_of_a_service_cannot_change_is_told(self):
         self.registered(*TAG)
@@ -339,6 +349,7 @@ class Rights(Account):
     # The rights that a call takes beside the one of its name.
     MORE = {
         "CreateRole": {"iam:TagRole"},
+        "CreateInstanceProfile": {"iam:TagInstanceProfile"},
         "AddRoleToInstanceProfile": {"iam:PassRole"},
         "RegisterTaskDefinition": {"ecs:TagResource", "iam:PassRole"},
         "CreateService": {"ecs:TagResource"},
