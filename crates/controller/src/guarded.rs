@@ -62,6 +62,10 @@ impl Driver for Guarded {
         self.0.parallel_calls()
     }
 
+    fn works_in_turn(&self) -> bool {
+        self.0.works_in_turn()
+    }
+
     async fn observe(&self) -> Result<Observation, DriverError> {
         self.guard("observe", self.0.observe()).await
     }

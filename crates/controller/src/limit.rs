@@ -33,6 +33,8 @@ const STEPS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct CallLimit {
     limit: u32,
+    /// Whether the engine works in turn, so that there is something to be learnt.
+    learns: bool,
     /// Never more than this.
     ceiling: u32,
     load: Load,
@@ -59,11 +61,17 @@ impl CallLimit {
         let ceiling = in_calls(ceiling);
         Self {
             limit: FIRST.min(ceiling),
+            learns: true,
             ceiling,
             load: Load::default(),
             alone: BTreeMap::new(),
             round: Round::default(),
         }
+    }
+
+    /// Of an engine that works on all calls at once.
+    pub(crate) fn fixed(ceiling: usize) -> Self {
+        Self { limit: in_calls(ceiling), learns: false, ..Self::new(ceiling) }
     }
 
     /// How many calls may be under way.
@@ -74,6 +82,10 @@ impl CallLimit {
     /// What has been learnt holds on, within another bound.
     pub(crate) fn set_ceiling(&mut self, ceiling: usize) {
         self.ceiling = in_calls(ceiling);
+        if !self.learns {
+            self.limit = self.ceiling;
+            return;
+        }
         self.limit = self.limit.min(self.ceiling).max(LEAST.min(self.ceiling));
     }
 
@@ -89,6 +101,9 @@ impl CallLimit {
 
     /// A start of a service has ended well, and took the engine so long until now.
     pub(crate) fn started(&mut self, service: &Arc<str>, took: Duration, now: Instant) {
+        if !self.learns {
+            return;
+        }
         let Some(began) = now.checked_sub(took).filter(|began| *began < now) else { return };
         let calls = self.load.average(began, now).max(1.0);
         let Some(alone) = self.alone.get_mut(service) else {
@@ -195,6 +210,16 @@ mod tests {
         assert_eq!(learn(&mut limit, 1_000, 100).await.last(), Some(&16));
         limit.set_ceiling(5);
         assert_eq!(limit.get(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_does_not_work_in_turn_is_given_all_from_the_beginning() {
+        let mut limit = CallLimit::fixed(1_000);
+        assert_eq!(limit.get(), 1_000);
+        learn(&mut limit, 1, 100).await;
+        assert_eq!(limit.get(), 1_000);
+        limit.set_ceiling(50);
+        assert_eq!(limit.get(), 50);
     }
 
     #[tokio::test(start_paused = true)]

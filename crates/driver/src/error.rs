@@ -44,7 +44,10 @@ pub enum DriverError {
         /// The call, as in the trait.
         call: &'static str,
         /// A code for metrics and decisions: `image_missing`, `conflict`, `bad_spec`, `not_found`, `engine`; and of a
-        /// pull `registry_denied`, `registry_unreachable`, `no_space`, `pull_stalled`, `pull_failed`.
+        /// pull `registry_denied`, `registry_unreachable`, `no_space`, `pull_stalled`, `pull_failed`. Of an engine that
+        /// places by its own account, what it finds wanting: `no_cpu`, `no_memory`, `no_ports`, `no_eni`, `no_gpu`,
+        /// `no_room`, `attribute`, `location`, `agent_disconnected`, `instance_missing`, `instance_inactive`; and of one
+        /// with rights and quotas `denied`, `throttled`, `cluster_missing`.
         code: &'static str,
         /// The engine's words.
         message: String,

@@ -124,6 +124,12 @@ pub trait Driver: Send + Sync + 'static {
     /// asked of it beyond that waits in the driver, first come, first served.
     fn parallel_calls(&self) -> usize;
 
+    /// Whether the engine works on calls in turn, so that those beyond what it gets done at once only wait inside it. How
+    /// many it is given is learnt then. One that does not is given as many as [`Driver::parallel_calls`] allows.
+    fn works_in_turn(&self) -> bool {
+        true
+    }
+
     /// Everything of our cluster that is there now: instances, and the containers that carry our labels.
     async fn observe(&self) -> Result<Observation, DriverError>;
 

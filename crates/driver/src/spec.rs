@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 pub struct ContainerSpec {
     /// The image, as the engine names it.
     pub image: String,
+    /// The revision of a task definition, by its ARN, on an engine that has such: it says everything that the rest of this
+    /// does not, the image included, which is then only a name for people. `None` elsewhere.
+    pub task_definition: Option<String>,
     /// Whether the image is pulled from its registry, ahead of need. No part of the generation: it makes no container
     /// differ.
     pub pull: PullPolicy,
@@ -127,6 +130,9 @@ impl ContainerSpec {
             hash.update(value.as_bytes());
         };
         field("image", &self.image);
+        if let Some(revision) = &self.task_definition {
+            field("task_definition", revision);
+        }
         for (position, argument) in self.command.iter().flatten().enumerate() {
             field(&format!("command[{position}]"), argument);
         }
@@ -188,6 +194,8 @@ mod tests {
             ContainerSpec { cpu_limit_millis: Some(500), ..spec() },
             ContainerSpec { memory_limit_mib: Some(500), ..spec() },
             ContainerSpec { read_only_root: true, ..spec() },
+            ContainerSpec { task_definition: Some("web:7".to_owned()), ..spec() },
+            ContainerSpec { task_definition: Some("web:8".to_owned()), ..spec() },
         ];
         let mut seen: Vec<Generation> = others.iter().map(ContainerSpec::generation).collect();
         seen.push(base);

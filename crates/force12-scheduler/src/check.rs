@@ -5,22 +5,26 @@ use std::fmt::Write as _;
 use controller::ServiceSettings;
 use planner::{InstanceState, OnPreempt, OnStale, Overlap, Placement, Resources, ServiceKind};
 
-use crate::config::{Settings, resources_in_words};
+use crate::config::{Ecs, Settings, resources_in_words};
 use crate::demand::url_in_words;
 
 /// The settings in words, several lines.
 pub fn in_words(settings: &Settings) -> String {
     let controller = &settings.controller;
-    let slots =
-        controller.instances.iter().map(|instance| instance.capacity.slots).fold(0, u64::saturating_add);
-    let mut text = format!(
-        "cluster {}: {} on {}, {} in all; the api listens on {}\n",
-        controller.cluster,
-        counted(controller.instances.len(), "instance"),
-        counted(settings.engines.len(), "engine"),
-        resources_in_words(Resources::slots(slots)),
-        settings.listen,
-    );
+    let pool = if let Some(ecs) = &settings.ecs {
+        let slots = resources_in_words(Resources::slots(ecs.slots_per_instance));
+        format!("the container instances of ECS cluster {}, {slots} on each", ecs.cluster)
+    } else {
+        let slots = controller.instances.iter().map(|instance| instance.capacity.slots);
+        format!(
+            "{} on {}, {} in all",
+            counted(controller.instances.len(), "instance"),
+            counted(settings.engines.len(), "engine"),
+            resources_in_words(Resources::slots(slots.fold(0, u64::saturating_add))),
+        )
+    };
+    let mut text =
+        format!("cluster {}: {pool}; the api listens on {}\n", controller.cluster, settings.listen);
     if let Some(lock) = &settings.lock {
         let _ = writeln!(
             text,
@@ -30,6 +34,9 @@ pub fn in_words(settings: &Settings) -> String {
         );
     }
     text.push_str("\ninstances\n");
+    if let Some(ecs) = &settings.ecs {
+        ecs_in_words(ecs, &mut text);
+    }
     for (address, engine) in &settings.engines {
         let tls = if engine.tls.is_some() { ", with TLS" } else { "" };
         let names = &engine.instances;
@@ -68,6 +75,31 @@ pub fn in_words(settings: &Settings) -> String {
     text
 }
 
+fn ecs_in_words(ecs: &Ecs, text: &mut String) {
+    let region = ecs.region.as_deref().unwrap_or("the region that the AWS SDK finds");
+    let at = ecs.endpoint_url.as_ref().map(|url| format!(", at {}", url_in_words(url))).unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "  looked up in {region}{at}, and again every {} ms; task definitions too",
+        ecs.refresh.as_millis()
+    );
+    if let Some(filter) = &ecs.instance_filter {
+        let _ = writeln!(text, "  those for which holds: {filter}");
+    }
+    for (value, unit) in [(ecs.reserve.cpu_millis, "cpu_millis"), (ecs.reserve.memory_mib, "memory_mib")] {
+        if value > 0 {
+            let _ = writeln!(text, "  {value} {unit} of each left for others");
+        }
+    }
+    let _ = match &ecs.events_queue_url {
+        Some(url) => writeln!(text, "  changes are told by {}", url_in_words(url)),
+        None => writeln!(text, "  changes are asked for: there is no events_queue_url"),
+    };
+    if ecs.stop_before_start {
+        text.push_str("  in a swap, a start is sent once what makes room for it has ended\n");
+    }
+}
+
 fn service_in_words(settings: &ServiceSettings) -> String {
     let service = &settings.service;
     let mut words = vec![match (&settings.demand, service.kind) {
@@ -90,6 +122,9 @@ fn service_in_words(settings: &ServiceSettings) -> String {
     }
     words.push(format!("each takes {}", resources_in_words(service.request)));
     words.push(match service.on_preempt {
+        OnPreempt::Stop if settings.spec.task_definition.is_some() => {
+            "stopped within the stopTimeout of its task definition to make room".to_owned()
+        }
         OnPreempt::Stop => format!("stopped within {} ms to make room", settings.spec.stop_grace_ms),
         OnPreempt::Freeze if settings.freeze_or_stop => {
             "frozen to make room, or stopped where an engine cannot freeze".to_owned()

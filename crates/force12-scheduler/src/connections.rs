@@ -5,11 +5,14 @@ use std::sync::Arc;
 use controller::{DemandSource, Engines};
 use driver::Driver;
 use driver_docker::{DockerConfig, DockerDriver, DockerInstance, Limits};
+use driver_ecs::{EcsConfig, EcsDriver, Reserve};
+use planner::Resources;
 use reqwest::Url;
 use service_kit::client::Clients;
 
-use crate::config::Settings;
+use crate::config::{Ecs, Settings};
 use crate::demand::HttpTransport;
+use crate::pool;
 
 /// How much longer a start waits for its victim than the victim may take: the engine has to kill it after its grace.
 const KILL_MS: u64 = 30_000;
@@ -18,6 +21,7 @@ const KILL_MS: u64 = 30_000;
 #[derive(Clone, Default)]
 pub struct Connections {
     drivers: Vec<(DockerConfig, Arc<dyn Driver>)>,
+    ecs: Option<(EcsConfig, Arc<EcsDriver>)>,
     sources: Vec<(Url, DemandSource)>,
 }
 
@@ -52,7 +56,20 @@ impl Connections {
                 })
             })
             .collect();
-        Self { drivers, sources }
+        let ecs = settings.ecs.as_ref().map(|ecs| {
+            let config = ecs_config(settings, ecs);
+            let kept = self.ecs.clone().filter(|(known, _)| *known == config);
+            kept.unwrap_or_else(|| (config.clone(), EcsDriver::new(config)))
+        });
+        if let Some((_, driver)) = &ecs {
+            driver.want(pool::wanted(settings));
+        }
+        Self { drivers, ecs, sources }
+    }
+
+    /// The way to the ECS cluster, if the pool is one.
+    pub fn ecs(&self) -> Option<&Arc<EcsDriver>> {
+        self.ecs.as_ref().map(|(_, driver)| driver)
     }
 
     /// As the controller takes them.
@@ -65,7 +82,8 @@ impl Connections {
 
     /// The drivers, one for each engine.
     pub fn drivers(&self) -> impl Iterator<Item = Arc<dyn Driver>> {
-        self.drivers.iter().map(|(_, driver)| Arc::clone(driver))
+        let ecs = self.ecs.iter().map(|(_, driver)| Arc::clone(driver) as Arc<dyn Driver>);
+        self.drivers.iter().map(|(_, driver)| Arc::clone(driver)).chain(ecs)
     }
 }
 
@@ -98,4 +116,26 @@ fn docker_configs(settings: &Settings) -> Vec<DockerConfig> {
             limits: Limits { parallel_calls: engine.calls_max, ..limits },
         })
         .collect()
+}
+
+/// The one driver of an ECS cluster. How much of its instances is used is not the driver's to know ([`pool::settings`]).
+fn ecs_config(settings: &Settings, ecs: &Ecs) -> EcsConfig {
+    let controller = &settings.controller;
+    EcsConfig {
+        cluster: controller.cluster.clone(),
+        ecs_cluster: ecs.cluster.clone(),
+        region: ecs.region.clone(),
+        endpoint_url: ecs.endpoint_url.as_ref().map(ToString::to_string),
+        slots_per_instance: Resources::SLOTS_MAX,
+        reserve: Reserve::default(),
+        instance_filter: ecs.instance_filter.clone(),
+        events_queue_url: ecs.events_queue_url.as_ref().map(ToString::to_string),
+        stop_before_start: ecs.stop_before_start,
+        limits: driver_ecs::Limits {
+            refresh_ms: u64::try_from(ecs.refresh.as_millis()).unwrap_or(u64::MAX),
+            settle_ms: controller.settle_ms,
+            lost_after_ms: controller.lost_after_ms,
+            ..driver_ecs::Limits::default()
+        },
+    }
 }

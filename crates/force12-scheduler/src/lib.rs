@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: the configuration file, from text to settings or to everything that is wrong with it.
 //! - [`connections`], [`demand`]: the ways to engines and demand sources.
+//! - [`pool`]: the pool where it is an ECS cluster, whose instances are discovered.
 //! - [`convert`], [`summary`]: the controller's words as the wire's, and in a sentence.
 //! - [`http`]: the API.
 //! - [`claim`], [`lock`], [`deadline`], [`init`]: which of several schedulers acts.
@@ -18,6 +19,7 @@ pub mod drain;
 pub mod http;
 pub mod init;
 pub mod lock;
+pub mod pool;
 pub mod reload;
 pub mod run;
 pub mod summary;

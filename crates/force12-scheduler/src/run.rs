@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use controller::{Clock, Controller, Handle, Parts};
+use driver::Driver as _;
 use service_kit::auth::Operator;
 use service_kit::health::{self, Readiness};
 use service_kit::reload::Watched;
 use service_kit::{http, metrics, shutdown, trace};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::claim::{self, Claim, ClaimError};
 use crate::config::{Loaded, Settings};
 use crate::connections::Connections;
 use crate::http::Role;
-use crate::reload::Reload;
+use crate::reload::{Pool, Reload, Shared};
 use crate::{SERVICE, demand};
 
 /// How long actions under way may take to end, so that no swap is left half done. With the HTTP drain beside it,
 /// under the 10 s after which container engines kill.
 const ACTIONS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is told why an ECS cluster has not been looked at yet.
+const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// How long `drain_on_exit` may take beyond the longest grace.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,6 +51,7 @@ pub async fn run(
     }
     let metrics = metrics::install().context("cannot set up metrics")?;
     controller::describe_metrics();
+    driver_ecs::describe_metrics();
     service_kit::reload::describe_metrics();
     describe_metrics();
     let shutdown = shutdown::signal().context("cannot listen for signals")?;
@@ -72,6 +77,7 @@ pub async fn run(
         clients: Arc::new(clients),
         handle: None,
         settings: watch::Sender::new(settings),
+        pool: Pool::default(),
     };
     let epoch = format!("{:08x}", rand::random::<u32>());
     let served = async { serving.await.context("the http server has failed")?.context("cannot serve http") };
@@ -112,16 +118,53 @@ async fn stand_by(
     shutdown: &CancellationToken,
 ) -> Result<bool, ClaimError> {
     ::metrics::gauge!("force12_leader").set(0.0);
-    let tell = |reason: String| {
-        if readiness.reason().as_ref() != Some(&reason) {
-            tracing::info!("{reason}");
-            readiness.set_not_ready(reason);
-        }
-    };
     tokio::select! {
         () = shutdown.cancelled() => Ok(false),
-        granted = claim.granted(tell) => granted.map(|()| true),
+        granted = claim.granted(|reason| say_once(readiness, reason)) => granted.map(|()| true),
         never = watched.follow(reload) => match never {},
+    }
+}
+
+/// Says why this scheduler is not ready, whenever that changes.
+fn say_once(readiness: &Readiness, reason: String) {
+    if readiness.reason().as_ref() != Some(&reason) {
+        tracing::info!("{reason}");
+        readiness.set_not_ready(reason);
+    }
+}
+
+/// Waits until the ECS cluster has been looked at, if the pool is one, with the configuration kept up to date; nothing is
+/// touched meanwhile. False if it is to end before.
+async fn discover(
+    watched: &mut Watched,
+    reload: &mut Reload,
+    readiness: &Readiness,
+    shutdown: &CancellationToken,
+) -> bool {
+    let mut in_force = reload.settings.subscribe();
+    loop {
+        let settings = in_force.borrow_and_update().clone();
+        reload.connections = reload.connections.changed_to(&settings, &reload.clients);
+        let Some(driver) = reload.connections.ecs().cloned() else { return true };
+        let mut discovered = driver.discovered();
+        let known = async {
+            loop {
+                let known = discovered.wait_for(Option::is_some);
+                if timeout(TELL_INTERVAL, known).await.is_ok() {
+                    return;
+                }
+                let why = driver.problem().unwrap_or_else(|| {
+                    format!("{} has not answered yet, or has no container instance", driver.name())
+                });
+                say_once(readiness, format!("waiting for a first look at the pool: {why}"));
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = known => return true,
+            _ = in_force.changed() => {}
+            never = watched.follow(reload) => match never {},
+        }
     }
 }
 
@@ -134,13 +177,17 @@ async fn act(
     readiness: &Readiness,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
+    if !discover(&mut watched, &mut reload, readiness, shutdown).await {
+        return Ok(());
+    }
     let in_force = reload.settings.subscribe();
-    let settings = in_force.borrow().clone();
-    reload.connections = reload.connections.changed_to(&settings, &reload.clients);
+    let discovered = reload.connections.ecs().map(|driver| driver.discovered());
+    let found = discovered.as_ref().and_then(|discovered| discovered.borrow().clone());
+    let settings = reload.begin(found.as_deref());
     let seed = rand::random();
-    tracing::info!(cluster = settings.controller.cluster, epoch, seed, "configuration holds; acting");
+    tracing::info!(cluster = settings.cluster, epoch, seed, "configuration holds; acting");
     let (controller, handle) = Controller::new(Parts {
-        settings: settings.controller,
+        settings,
         engines: reload.connections.engines(),
         clock: Clock::system(),
         seed,
@@ -152,6 +199,10 @@ async fn act(
     let mut looping = tokio::spawn(controller.with_trace_ids(trace::trace_id).run());
     tokio::spawn(crate::http::follow_readiness(handle.views(), readiness.clone()));
     reload.handle = Some(handle.clone());
+    let mut reload = Shared::new(reload);
+    if let Some(discovered) = discovered {
+        tokio::spawn(reload.clone().follow_pool(discovered));
+    }
     tokio::spawn(async move { watched.follow(&mut reload).await });
 
     tokio::select! {

@@ -84,12 +84,32 @@ fn a_good_config_is_explained() {
 fn the_examples_are_good_configs() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let demo = here.join("../../docker/config");
-    for file in [here.join("example.toml"), demo.join("scheduler.toml"), demo.join("scheduler-freeze.toml")] {
+    let examples = ["example.toml", "example-ecs.toml"].map(|file| here.join(file));
+    for file in examples.into_iter().chain([demo.join("scheduler.toml"), demo.join("scheduler-freeze.toml")])
+    {
         let mut command = force12_scheduler(&["check", file.to_str().unwrap()]);
         command.env("DATABASE_PASSWORD", "a password").env("REGISTRY_PASSWORD", "another");
         let Ended { code, out, err } = ended(&mut command);
         assert_eq!((code, err.as_str()), (0, ""), "{}", file.display());
         assert!(out.starts_with("cluster "), "{out}");
+    }
+}
+
+#[test]
+fn a_good_config_of_an_ecs_cluster_is_explained() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("example-ecs.toml");
+    let Ended { code, out, err } = ended(&mut force12_scheduler(&["check", example.to_str().unwrap()]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for words in [
+        "cluster example: the container instances of ECS cluster force12-demo, 3 slots on each; the api listens on ",
+        "  looked up in eu-west-1, and again every 60000 ms; task definitions too\n",
+        "  those for which holds: attribute:pool == batch\n",
+        "  256 cpu_millis of each left for others\n",
+        "  changes are told by https://sqs.eu-west-1.amazonaws.com/123456789012/force12-demo\n",
+        "  priority 1 web (force12-web): as many as traffic demands",
+        "; stopped within the stopTimeout of its task definition to make room",
+    ] {
+        assert!(out.contains(words), "{words:?} is not in\n{out}");
     }
 }
 

@@ -85,6 +85,50 @@ fn every_key_arrives() {
     assert!(web.spec.healthcheck.is_some() && web.spec.log.is_some());
 }
 
+#[test]
+fn every_key_of_an_ecs_cluster_arrives() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("example-ecs.toml");
+    let loaded = config::load(&path, &|_| None).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let settings = &loaded.settings;
+    let ecs = settings.ecs.as_ref().unwrap();
+    assert_eq!((ecs.cluster.as_str(), ecs.region.as_deref()), ("force12-demo", Some("eu-west-1")));
+    assert_eq!(ecs.reserve, Resources { slots: 0, cpu_millis: 256, memory_mib: 256 });
+    assert_eq!(ecs.instance_filter.as_deref(), Some("attribute:pool == batch"));
+    assert_eq!(ecs.events_queue_url.as_ref().unwrap().path(), "/123456789012/force12-demo");
+    assert_eq!(settings.controller.lost_after_ms, 30_000);
+    assert!(settings.engines.is_empty() && settings.controller.instances.is_empty());
+    let [batch, web] = &settings.controller.services[..] else { panic!("two services") };
+    assert_eq!(web.spec.task_definition.as_deref(), Some("force12-web"));
+    assert_eq!((web.spec.cpu_limit_millis, web.service.request.cpu_millis), (None, 500));
+    assert_eq!(batch.spec.task_definition.as_deref(), Some("force12-batch:7"));
+
+    let arn = "arn:aws:ecs:eu-north-1:123456789012:cluster/force12-demo";
+    let text = std::fs::read_to_string(&path).unwrap().replace("region = \"eu-west-1\"\n", "");
+    let by_name = parse(&text).unwrap().settings.ecs.unwrap();
+    assert_eq!(by_name.region, None, "the SDK finds it");
+    let by_arn =
+        parse(&text.replace("\"force12-demo\"", &format!("\"{arn}\""))).unwrap().settings.ecs.unwrap();
+    assert_eq!(by_arn.region.as_deref(), Some("eu-north-1"));
+    let bare = "slots_per_instance = 3\n\n[[service]]\nname = \"a\"\npriority = 1\ntask_definition = \"a\"\nfill = true\n";
+    let bare = parse(&format!("cluster = \"demo\"\n[ecs]\ncluster = \"b\"\n{bare}")).unwrap().settings;
+    assert_eq!(bare.controller.lost_after_ms, 30_000);
+    let ecs = bare.ecs.unwrap();
+    assert_eq!(
+        (ecs.refresh.as_millis(), ecs.stop_before_start, ecs.reserve),
+        (60_000, false, Resources::ZERO)
+    );
+}
+
+#[test]
+fn where_nothing_can_be_frozen_freeze_or_stop_stops() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("example-ecs.toml");
+    let text = std::fs::read_to_string(path).unwrap()
+        + "freezable = true\nstandby = 0\non_preempt = \"freeze-or-stop\"\n";
+    let settings = parse(&text).unwrap().settings;
+    assert!(settings.controller.services[0].freeze_or_stop);
+}
+
 /// Every key that a schema, or a part of it, names.
 fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
     match schema {
@@ -101,12 +145,14 @@ fn keys(schema: &serde_json::Value, found: &mut Vec<String>) {
 
 #[test]
 fn the_example_names_every_key_of_the_schema() {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("example.toml")).unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text =
+        ["example.toml", "example-ecs.toml"].map(|file| std::fs::read_to_string(here.join(file)).unwrap());
     let mut found = Vec::new();
     keys(&config::schema(), &mut found);
     assert!(found.len() > 40, "{found:?}");
     for key in found {
-        assert!(text.contains(&key), "example.toml says nothing of `{key}`");
+        assert!(text.iter().any(|text| text.contains(&key)), "the examples say nothing of `{key}`");
     }
 }
 

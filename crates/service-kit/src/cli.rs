@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 /// What every service takes from its environment, and how it exits, for the end of its `--help`.
 pub const ENVIRONMENT: &str = "\
 Environment:
-  FORCE12_CONFIG      the config file, in place of --config
+  FORCE12_CONFIG      the config file, in place of --config; env:NAME takes the file's text from the variable NAME
   FORCE12_TOKEN       the operator's token, or FORCE12_TOKEN_FILE: a file with it (mode 0600)
   FORCE12_LOG         what to log, such as `info` (the default) or `info,service_kit=debug`
   OTEL_EXPORTER_OTLP_ENDPOINT

@@ -1,7 +1,7 @@
 //! A service's configuration: one TOML file, read whole or refused whole.
 //!
-//! [`text`] reads a file within its bounds, [`parse`] makes the service's own type of it, and [`Problems`] takes what a
-//! type cannot say. Types that are read here should carry `#[serde(deny_unknown_fields)]`: that is what refuses an
+//! [`text`] reads a file within its bounds, or a variable of the environment, [`parse`] makes the service's own type of it,
+//! and [`Problems`] takes what a type cannot say. Types that are read here should carry `#[serde(deny_unknown_fields)]`: that is what refuses an
 //! unknown key.
 //!
 //! A refusal names everything that is wrong, as far as one mistake does not hide another: all unknown keys, wrong types
@@ -12,6 +12,7 @@ mod place;
 mod structure;
 mod words;
 
+use std::env::{self, VarError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +27,10 @@ pub use place::{Place, Problems};
 
 /// The most bytes that a config file may have: far above a pool of thousands of instances, far below harm.
 pub const CONFIG_MAX_BYTES: u64 = 1024 * 1024;
+
+/// A path that begins with this names a variable of the environment, whose value is the file's text. For those who can give
+/// a container variables and no files, such as ECS. What it says is never seen to change; a file of such a name is `./env:…`.
+const IN_THE_ENVIRONMENT: &str = "env:";
 
 /// The most mistakes of one file that are told; the others are counted.
 const MISTAKES_TOLD_MAX: usize = 20;
@@ -91,7 +96,7 @@ pub fn lines(mistakes: &[Mistake]) -> String {
     lines.join("\n")
 }
 
-/// Reads the TOML file at `path`.
+/// Reads the TOML at `path`, as [`text`] finds it.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     parse(&path.display().to_string(), &text(path)?)
 }
@@ -108,13 +113,31 @@ pub fn listen(path: &Path, default: SocketAddr) -> Result<SocketAddr, ConfigErro
     Ok(load::<Listen>(path)?.listen.unwrap_or(default))
 }
 
-/// The text of the regular file at `path`, at most [`CONFIG_MAX_BYTES`] of it.
+/// The text of the regular file at `path`, at most [`CONFIG_MAX_BYTES`] of it; of the variable `NAME` of the environment
+/// where the path is `env:NAME`.
 pub fn text(path: &Path) -> Result<String, ConfigError> {
+    if let Some(variable) = path.to_str().and_then(|path| path.strip_prefix(IN_THE_ENVIRONMENT)) {
+        return of_variable(variable, env::var(variable));
+    }
     let bytes = file::read(path, CONFIG_MAX_BYTES, Access::Public)?;
     let file = path.display().to_string();
     decode(&bytes).map_err(|(line, what)| {
         let message = format!("{what}; save it as UTF-8");
         ConfigError::Invalid(vec![Mistake { file, place: Some((line, 1)), key: String::new(), message }])
+    })
+}
+
+fn of_variable(name: &str, value: Result<String, VarError>) -> Result<String, ConfigError> {
+    value.map_err(|error| {
+        let message = match error {
+            VarError::NotPresent => format!(
+                "the environment has no variable {name}; set it to the text of the config, or give the path of a TOML \
+                 file with --config or FORCE12_CONFIG"
+            ),
+            VarError::NotUnicode(_) => format!("the variable {name} of the environment is not UTF-8"),
+        };
+        let file = format!("{IN_THE_ENVIRONMENT}{name}");
+        ConfigError::Invalid(vec![Mistake { file, place: None, key: String::new(), message }])
     })
 }
 
@@ -273,6 +296,24 @@ mod tests {
         let error = load::<Config>(Path::new("/nonexistent/a.toml")).unwrap_err().to_string();
         assert!(error.starts_with("config /nonexistent/a.toml: cannot be read: "), "{error}");
         assert!(matches!(load::<Config>(Path::new("/")), Err(ConfigError::File(FileError::NotAFile(_)))));
+    }
+
+    #[test]
+    fn a_variable_of_the_environment_may_hold_the_text() {
+        // Set for every test of cargo's.
+        assert_eq!(text(Path::new("env:CARGO_PKG_NAME")).unwrap(), "service-kit");
+        let error = load::<Config>(Path::new("env:CARGO_PKG_NAME")).unwrap_err().to_string();
+        assert!(error.starts_with("config env:CARGO_PKG_NAME:1:"), "{error}");
+        let error = load::<Config>(Path::new("env:FORCE12_NOT_THERE")).unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "config env:FORCE12_NOT_THERE: the environment has no variable FORCE12_NOT_THERE"
+            ),
+            "{error}"
+        );
+        let not_text = VarError::NotUnicode(std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]));
+        let error = of_variable("A", Err(not_text)).unwrap_err().to_string();
+        assert_eq!(error, "config env:A: the variable A of the environment is not UTF-8");
     }
 
     #[test]

@@ -17,17 +17,21 @@ const ALLOWED: &[Arrows] = &[
     Arrows { from: "api-types", to: &[], tests_to: &[] },
     Arrows { from: "workload", to: &[], tests_to: &[] },
     Arrows { from: "tidy", to: &[], tests_to: &[] },
+    Arrows { from: "cloud-config", to: &[], tests_to: &[] },
+    // Knows ECS, and nothing of ours.
+    Arrows { from: "fake-ecs", to: &[], tests_to: &[] },
     Arrows { from: "driver", to: &["planner"], tests_to: &[] },
     Arrows { from: "driver-testkit", to: &["driver", "planner"], tests_to: &[] },
     Arrows { from: "driver-docker", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
+    Arrows { from: "driver-ecs", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
     Arrows { from: "controller", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
     Arrows { from: "service-kit", to: &["api-types"], tests_to: &[] },
     Arrows { from: "demand-rng", to: &["api-types", "service-kit"], tests_to: &[] },
     Arrows { from: "status-api", to: &["api-types", "service-kit"], tests_to: &[] },
     Arrows {
         from: "force12-scheduler",
-        to: &["api-types", "controller", "driver", "driver-docker", "planner", "service-kit"],
-        tests_to: &["driver-testkit"],
+        to: &["api-types", "controller", "driver", "driver-docker", "driver-ecs", "planner", "service-kit"],
+        tests_to: &["driver-testkit", "fake-ecs"],
     },
     // Sees the product from outside: the wire, and the engine.
     Arrows { from: "acceptance", to: &["api-types"], tests_to: &[] },

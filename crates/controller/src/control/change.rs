@@ -147,7 +147,11 @@ impl Controller {
                     let driver: Arc<dyn Driver> = Arc::new(Guarded(Arc::clone(&given)));
                     // What is known of the engine holds until it answers the new driver.
                     let report = known.as_ref().map(|known| known.report.clone()).unwrap_or_default();
-                    let mut limit = CallLimit::new(driver.parallel_calls());
+                    let mut limit = if driver.works_in_turn() {
+                        CallLimit::new(driver.parallel_calls())
+                    } else {
+                        CallLimit::fixed(driver.parallel_calls())
+                    };
                     let mut places = Places::default();
                     if let Some(known) = &mut known {
                         std::mem::swap(&mut limit, &mut known.limit);

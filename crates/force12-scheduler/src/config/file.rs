@@ -39,9 +39,9 @@ pub struct ConfigFile {
     #[serde(default = "default_start_hold_ms")]
     pub start_hold_ms: u64,
     /// An instance whose engine has not answered for this many milliseconds, or has said for as long that it has lost
-    /// it, is lost. 500 to 3,600,000; default 3,000.
-    #[serde(default = "default_lost_after_ms")]
-    pub lost_after_ms: u64,
+    /// it, is lost. 500 to 3,600,000; default 3,000, and with `[ecs]` 30,000: agents disconnect for a moment every now and
+    /// then.
+    pub lost_after_ms: Option<u64>,
     /// For engines on which a start that is asked for twice makes two containers, and which may list late what was done
     /// (ECS). There a start without a clear answer keeps its room for this many milliseconds, what was done counts for
     /// as long whatever is listed, and nothing is started for as long after the scheduler's own start. 1,000 to 600,000;
@@ -68,7 +68,9 @@ pub struct ConfigFile {
     /// Where demand comes from: anything that answers `GET` with a demand document.
     #[serde(default, rename = "demand_source")]
     pub demand_sources: Vec<DemandSourceTable>,
-    /// The container hosts of the pool; at least one.
+    /// The pool, where it is the container instances of an ECS cluster, and not those that `[[instance]]` names.
+    pub ecs: Option<EcsTable>,
+    /// The container hosts of the pool, each a Docker engine or a part of one; at least one, unless there is `[ecs]`.
     #[serde(default, rename = "instance")]
     pub instances: Vec<InstanceTable>,
     /// What runs on them; at least one.
@@ -109,6 +111,51 @@ pub struct RegistryTable {
     /// A file that holds the password. Read again for each pull. To be readable by its owner and group at most (mode
     /// 0640).
     pub password_file: Option<PathBuf>,
+}
+
+/// An ECS cluster whose container instances (EC2 or external, not Fargate) are the pool. Which there are, and what they have,
+/// is looked up.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EcsTable {
+    /// The ECS cluster: its name, or its ARN. (The top-level `cluster` is Force12's own name for what it runs there.)
+    pub cluster: String,
+    /// The AWS region. Default: that of the ARN, or as the AWS SDK finds it (`AWS_REGION`, the profile, the host).
+    pub region: Option<String>,
+    /// Where the ECS API is, `http://` or `https://`, for a VPC endpoint or a fake. Default: AWS, by the region.
+    pub endpoint_url: Option<String>,
+    /// Places for containers on each instance. 1 to 10,000.
+    pub slots_per_instance: u64,
+    /// What of each instance is not to be used: for the ECS agent, and for tasks that others place there. What others' tasks
+    /// take beyond it is not used either. Default: nothing.
+    #[serde(default)]
+    pub reserve: ReserveTable,
+    /// Which container instances are the pool, in the cluster query language, such as `attribute:pool == batch`.
+    /// Default: all.
+    pub instance_filter: Option<String>,
+    /// Milliseconds from one look at the container instances and task definitions to the next. 5,000 to 3,600,000;
+    /// default 60,000.
+    #[serde(default = "default_refresh_ms")]
+    pub refresh_ms: u64,
+    /// The SQS queue to which an EventBridge rule sends the cluster's state changes; see docs/ecs.md. Default: none, and the
+    /// cluster is asked more often.
+    pub events_queue_url: Option<String>,
+    /// Whether a start in a swap is sent only once what makes room for it has ended. Default false: it is sent at once where
+    /// the instance's agent is of a version that holds it back by itself.
+    #[serde(default)]
+    pub stop_before_start: bool,
+}
+
+/// What of an instance is not to be used.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReserveTable {
+    /// Thousandths of a CPU. 0 (default) to 1,000,000,000.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Mebibytes of memory. 0 (default) to 1,000,000,000.
+    #[serde(default)]
+    pub memory_mib: u64,
 }
 
 /// A container host.
@@ -184,20 +231,21 @@ pub enum InstanceStateWord {
 /// A kind of container.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file that people read as yes or no")]
 pub struct ServiceTable {
     /// Its name; part of the names of its containers.
     pub name: String,
     /// 1 is the most important; a larger number is less important. 1 to 1,000,000.
     pub priority: u32,
-    /// The image, as the engine names it.
-    pub image: String,
+    /// The image, as the engine names it. Required, unless there is `[ecs]`.
+    pub image: Option<String>,
+    /// With `[ecs]`, in place of `image`: the task definition, by its family (the newest active revision, also when there is
+    /// a newer one), `family:revision`, or ARN. All that it says of a container is not said here.
+    pub task_definition: Option<String>,
     /// Whether the engine pulls the image, ahead of need and never in a start: `never`, `missing` (default: if it is not
     /// there), or `always` (when the scheduler starts, and when this service's containers or this key are changed; if that
     /// fails, or brings nothing for 10 seconds, what is there will do until it has succeeded). A new image under the same
     /// name replaces no container that runs; new ones are made of it.
-    #[serde(default)]
-    pub pull: PullWord,
+    pub pull: Option<PullWord>,
     /// The command, one word an item. Default: the image's own.
     pub command: Option<Vec<String>>,
     /// The containers' environment: these names and values, those of `env_from`, and nothing else. Not for
@@ -212,7 +260,8 @@ pub struct ServiceTable {
     /// Whether it takes all the room that is left. Default false.
     #[serde(default)]
     pub fill: bool,
-    /// What one container takes; also its CPU and memory limits. Default: one slot, no limits.
+    /// What one container takes; also its CPU and memory limits. Default: one slot, no limits. With `[ecs]` the limits are the
+    /// task definition's, and what it reserves counts where it is more.
     #[serde(default)]
     pub request: RequestTable,
     /// At least this many containers, whatever the demand; not for a service that fills. 0 to 1,000,000; default 0.
@@ -251,8 +300,7 @@ pub struct ServiceTable {
     #[serde(default)]
     pub min_runtime_ms: u64,
     /// Milliseconds from the stop signal to SIGKILL. 0 (SIGKILL at once) to 600,000; default 10,000.
-    #[serde(default = "default_stop_grace_ms")]
-    pub stop_grace_ms: u64,
+    pub stop_grace_ms: Option<u64>,
     /// The signal that asks it to stop, such as `SIGTERM`. Default: the image's own.
     pub stop_signal: Option<String>,
     /// Its network: `host`, `none`, `bridge`, or one by name. Default: the engine's own.
@@ -260,8 +308,7 @@ pub struct ServiceTable {
     /// `user` or `user:group`. Default: the image's own.
     pub user: Option<String>,
     /// Whether its root file system is read-only. Default false.
-    #[serde(default)]
-    pub read_only_root: bool,
+    pub read_only_root: Option<bool>,
     /// Where its output goes. Default: as the engine is set up.
     pub log: Option<LogTable>,
     /// How the engine tells whether it is healthy. Default: the image's own.
@@ -431,10 +478,6 @@ const fn default_start_hold_ms() -> u64 {
     2_000
 }
 
-const fn default_lost_after_ms() -> u64 {
-    3_000
-}
-
 const fn default_settle_ms() -> u64 {
     10_000
 }
@@ -459,8 +502,8 @@ const fn default_evict_after_ms() -> u64 {
     10_000
 }
 
-const fn default_stop_grace_ms() -> u64 {
-    10_000
+const fn default_refresh_ms() -> u64 {
+    60_000
 }
 
 const fn default_request_slots() -> u64 {

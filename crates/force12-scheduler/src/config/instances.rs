@@ -12,11 +12,14 @@ use super::{Place, Problems};
 
 pub(super) fn instances(
     tables: Vec<InstanceTable>,
+    has_ecs: bool,
     problems: &mut Problems<'_>,
 ) -> (BTreeMap<EngineAddress, Engine>, Vec<Instance>) {
-    if tables.is_empty() {
-        problems
-            .error(&Place::top(), "there is no [[instance]]; name at least one container host".to_owned());
+    if tables.is_empty() && !has_ecs {
+        problems.error(
+            &Place::top(),
+            "there is no [[instance]]; name at least one container host, or an [ecs] cluster".to_owned(),
+        );
     }
     let mut seen = BTreeSet::new();
     let mut engines = BTreeMap::new();

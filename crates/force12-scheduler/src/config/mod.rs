@@ -1,5 +1,6 @@
 //! The configuration: text in, [`Settings`] out, or everything that is wrong with it.
 
+mod ecs;
 mod file;
 mod instances;
 mod registries;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use service_kit::config::{ConfigError, Mistake, Place, Problems};
 
+pub use ecs::Ecs;
 pub use file::{ConfigFile, LISTEN_DEFAULT};
 pub use settings::{Engine, LockSettings, Settings, Source, resources_in_words};
 

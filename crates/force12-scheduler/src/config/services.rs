@@ -6,6 +6,7 @@ use std::sync::Arc;
 use controller::{DemandKey, Ready, ServiceSettings};
 use planner::{Instance, OnPreempt, OnStale, Overlap, Placement, Resources, Service, ServiceKind};
 
+use super::ecs::{self, Ecs};
 use super::file::{OnPreemptWord, OnStaleValue, OverlapWord, PlacementWord, ReadyWord, ServiceTable};
 use super::rules::{COUNT_MAX, DAY_MS, name, range, unique};
 use super::settings::resources_in_words;
@@ -24,6 +25,7 @@ pub(super) fn services(
     tables: Vec<ServiceTable>,
     source_stale_ms: &BTreeMap<String, u64>,
     instances: &[Instance],
+    ecs: Option<&Ecs>,
     environment: Environment<'_>,
     problems: &mut Problems<'_>,
 ) -> Vec<ServiceSettings> {
@@ -48,8 +50,12 @@ pub(super) fn services(
             {
                 range(value, 0..=DAY_MS, &place.key(key), problems);
             }
-            range(table.stop_grace_ms, 0..=600_000, &place.key("stop_grace_ms"), problems);
-            let spec = spec(&table, &place, environment, problems);
+            let spec = if ecs.is_some() {
+                ecs::no_freezing(&table, &place, problems);
+                ecs::spec(&table, &place, problems)
+            } else {
+                spec(&table, &place, environment, problems)
+            };
             ServiceSettings {
                 service: service(&table, source_stale_ms),
                 spec: Arc::new(spec),
@@ -237,6 +243,8 @@ fn ready(table: &ServiceTable, place: &Place, problems: &mut Problems<'_>) -> Re
         return Ready::Running;
     }
     match &table.healthcheck {
+        // Whether a task definition has one is looked up.
+        None if table.task_definition.is_some() => {}
         None => problems.warning(
             &place.key("ready"),
             "\"healthy\" waits for a healthcheck, and none is configured: its image needs one, or no start will succeed"

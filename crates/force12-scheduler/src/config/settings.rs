@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use controller::SourceSettings;
 use driver_docker::{EngineAddress, Registries, TlsFiles};
-use planner::Resources;
+use planner::{Instance, Resources};
 use reqwest::Url;
 use service_kit::auth;
 
+use super::ecs::{Ecs, ecs};
 use super::file::ConfigFile;
 use super::instances::instances;
 use super::registries::registries;
@@ -19,6 +20,10 @@ use super::rules::{name, range};
 use super::services::services;
 use super::sources::sources;
 use super::{Environment, Place, Problems};
+
+const LOST_AFTER_MS_DEFAULT: u64 = 3_000;
+/// Agents of ECS disconnect now and then, as part of their normal operation, and are back within seconds.
+const ECS_LOST_AFTER_MS_DEFAULT: u64 = 30_000;
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +42,14 @@ pub struct Settings {
     pub lock: Option<LockSettings>,
     /// Those that a service takes its demand from, in the order of names.
     pub sources: Vec<Source>,
-    /// The engines, by their addresses.
+    /// The Docker engines, by their addresses; none with an ECS cluster.
     pub engines: BTreeMap<EngineAddress, Engine>,
+    /// The ECS cluster, if the pool is one.
+    pub ecs: Option<Ecs>,
     /// The ways into registries.
     pub registries: Registries,
-    /// What the controller is told; services and instances in the order of names.
+    /// What the controller is told; services and instances in the order of names. With an ECS cluster there are no
+    /// instances yet, and task definitions are as they are written: see [`crate::pool`].
     pub controller: controller::Settings,
 }
 
@@ -84,7 +92,12 @@ pub(super) fn settings(
     name(&file.cluster, &top.key("cluster"), problems);
     auth::check_hosts(&file.allowed_hosts, problems);
     range(file.start_hold_ms, 0..=600_000, &top.key("start_hold_ms"), problems);
-    range(file.lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
+    let lost_after_ms = file.lost_after_ms.unwrap_or(if file.ecs.is_some() {
+        ECS_LOST_AFTER_MS_DEFAULT
+    } else {
+        LOST_AFTER_MS_DEFAULT
+    });
+    range(lost_after_ms, 500..=3_600_000, &top.key("lost_after_ms"), problems);
     range(file.settle_ms, 1_000..=600_000, &top.key("settle_ms"), problems);
     if let Some(path) = &file.ca_file {
         let place = top.key("ca_file");
@@ -108,10 +121,14 @@ pub(super) fn settings(
 
     let source_stale_ms: BTreeMap<String, u64> =
         file.demand_sources.iter().map(|table| (table.name.clone(), table.stale_after_ms)).collect();
+    let ecs = ecs(&file, problems);
     let mut sources = sources(file.demand_sources, &file.services, problems);
     let registries = registries(file.docker_config_file, file.registries, environment, problems);
-    let (engines, mut instances) = instances(file.instances, problems);
-    let mut services = services(file.services, &source_stale_ms, &instances, environment, problems);
+    let (engines, mut instances) = instances(file.instances, ecs.is_some(), problems);
+    // So that what fits no instance is refused although none is known yet.
+    let any: Vec<Instance> = ecs.iter().map(Ecs::any_instance).collect();
+    let pool = if ecs.is_some() { &any } else { &instances };
+    let mut services = services(file.services, &source_stale_ms, pool, ecs.as_ref(), environment, problems);
 
     sources.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
     instances.sort_by(|a, b| a.name.cmp(&b.name));
@@ -128,13 +145,14 @@ pub(super) fn settings(
         }),
         sources,
         engines,
+        ecs,
         registries,
         controller: controller::Settings {
             cluster: file.cluster,
             services,
             instances,
             start_hold_ms: file.start_hold_ms,
-            lost_after_ms: file.lost_after_ms,
+            lost_after_ms,
             settle_ms: file.settle_ms,
         },
     }

@@ -1,4 +1,4 @@
-//! How the containers of a service are made.
+//! How the containers of a service are made, on Docker engines.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,32 @@ use super::file::{PullWord, ServiceTable};
 use super::rules::{DAY_MS, range};
 use super::{Environment, Place, Problems};
 
+/// From the stop signal to SIGKILL where nothing is said of it.
+const STOP_GRACE_MS_DEFAULT: u64 = 10_000;
+
 pub(super) fn spec(
     table: &ServiceTable,
     place: &Place,
     environment: Environment<'_>,
     problems: &mut Problems<'_>,
 ) -> ContainerSpec {
-    if table.image.is_empty() || table.image.len() > 255 || table.image.contains(char::is_whitespace) {
+    if table.task_definition.is_some() {
         problems.error(
-            &place.key("image"),
-            format!(
-                "`{}` is not the name of an image; for example force12/workload or registry/name:tag",
-                table.image
-            ),
+            &place.key("task_definition"),
+            "is for the services of an [ecs] cluster; name an image in its place".to_owned(),
         );
+    }
+    match &table.image {
+        None => problems.error(place, "missing key `image`; add it".to_owned()),
+        Some(image) if image.is_empty() || image.len() > 255 || image.contains(char::is_whitespace) => {
+            problems.error(
+                &place.key("image"),
+                format!(
+                    "`{image}` is not the name of an image; for example force12/workload or registry/name:tag"
+                ),
+            );
+        }
+        Some(_) => {}
     }
     if let Some(command) = &table.command {
         words(command, &place.key("command"), "leave command out for the image's own", problems);
@@ -37,6 +49,8 @@ pub(super) fn spec(
             );
         }
     }
+    let stop_grace_ms = table.stop_grace_ms.unwrap_or(STOP_GRACE_MS_DEFAULT);
+    range(stop_grace_ms, 0..=600_000, &place.key("stop_grace_ms"), problems);
     if let Some(network) = &table.network {
         let fits = network.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
             && network.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
@@ -74,8 +88,9 @@ pub(super) fn spec(
     }
     let limit = |value: u64| (value > 0).then_some(value);
     ContainerSpec {
-        image: table.image.clone(),
-        pull: match table.pull {
+        image: table.image.clone().unwrap_or_default(),
+        task_definition: None,
+        pull: match table.pull.unwrap_or_default() {
             PullWord::Never => PullPolicy::Never,
             PullWord::Missing => PullPolicy::Missing,
             PullWord::Always => PullPolicy::Always,
@@ -86,9 +101,9 @@ pub(super) fn spec(
         user: table.user.clone(),
         cpu_limit_millis: limit(table.request.cpu_millis),
         memory_limit_mib: limit(table.request.memory_mib),
-        read_only_root: table.read_only_root,
+        read_only_root: table.read_only_root.unwrap_or_default(),
         stop_signal: table.stop_signal.clone(),
-        stop_grace_ms: table.stop_grace_ms,
+        stop_grace_ms,
         log: table
             .log
             .as_ref()
