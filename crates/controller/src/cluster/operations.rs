@@ -401,8 +401,13 @@ impl Cluster {
         places: &[usize],
         began_at: Millis,
     ) {
-        let shown: HashSet<&ContainerId> =
-            places.iter().map(|&place| &observed.observation.containers[place].id).collect();
+        // What is only created may be being started, and be listed as it was before.
+        let shown: HashSet<&ContainerId> = places
+            .iter()
+            .map(|&place| &observed.observation.containers[place])
+            .filter(|container| container.phase != Phase::Created)
+            .map(|container| &container.id)
+            .collect();
         // Of these, what is there and what is not cannot be told yet (see `number`).
         let undecided: HashSet<ServiceId> = self
             .on(instance)
