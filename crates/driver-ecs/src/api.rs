@@ -21,9 +21,9 @@ pub(crate) const PAGE: usize = 100;
 /// The most instances on which one StartTask starts a task
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StartTask.html>).
 pub(crate) const STARTS: usize = 10;
-/// The most characters of a StopTask's reason
-/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html>).
-const REASON_MAX: usize = 1_024;
+/// The most characters of a StopTask's reason that every version of ECS's documentation allows
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html>); today it is 1,024.
+const REASON_MAX: usize = 255;
 /// The wait before a call is tried again; doubles each time.
 const AGAIN_MIN: Duration = Duration::from_millis(200);
 /// At most.

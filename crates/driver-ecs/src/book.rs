@@ -119,6 +119,8 @@ struct State {
     /// Revisions whose tasks tell of their health.
     with_health: BTreeSet<Arn>,
     hosts: BTreeMap<Arn, Host>,
+    /// They have been looked at once.
+    hosts_seen: bool,
     listeners: BTreeMap<Arn, watch::Sender<u64>>,
     /// Starts that wait for a task to leave: what for, and whether it is urgent.
     awaited: BTreeMap<Arn, (String, bool)>,
@@ -153,6 +155,7 @@ impl Book {
             foreign: BTreeSet::new(),
             with_health: BTreeSet::new(),
             hosts: BTreeMap::new(),
+            hosts_seen: false,
             listeners: BTreeMap::new(),
             awaited: BTreeMap::new(),
             suspects: BTreeMap::new(),
@@ -422,6 +425,11 @@ impl Book {
         self.state().unknown.is_empty()
     }
 
+    /// Whether the instances have been looked at.
+    pub(crate) fn hosts_seen(&self) -> bool {
+        self.state().hosts_seen
+    }
+
     /// Whether events tell of tasks, and of instances.
     pub(crate) fn events_tell(&self) -> (bool, bool) {
         let events = self.state().events;
@@ -559,6 +567,7 @@ impl Book {
             .filter(|entry| !entry.facts.has_left())
             .filter_map(|entry| entry.facts.instance.clone())
             .collect();
+        state.hosts_seen = true;
         let before = state.hosts.len();
         state.hosts.retain(|arn, host| host.listed || with_tasks.contains(arn));
         changed |= state.hosts.len() != before;

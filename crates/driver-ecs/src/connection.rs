@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -46,6 +47,8 @@ impl Connection {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             // One attempt: what is tried again, and when, is decided here.
             .retry_config(RetryConfig::disabled())
+            // A queue holds its answer while nothing happens, which the SDK would take for an answer that has stalled.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(self.timeouts());
         if let Some(region) = &self.config.region {
             loader = loader.region(Region::new(region.clone()));
@@ -56,7 +59,7 @@ impl Connection {
             ),
             None => loader.http_client(https().map_err(|error| error.to_string())?),
         };
-        let shared = loader.load().await;
+        let shared = Box::pin(loader.load()).await;
         if shared.region().is_none() {
             return Err("no region is known: set `region` in [ecs], AWS_REGION, or a profile's".to_owned());
         }

@@ -237,10 +237,19 @@ fn exception_code(code: &str, message: &str) -> &'static str {
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>).
 fn stopped_code(words: &str) -> &'static str {
     let lower = words.to_ascii_lowercase();
-    let has = |part: &str| lower.contains(part);
+    let has = |part: &'static str| lower.contains(part);
     if has("cannotpull") {
-        return if has("access denied") || has("unauthorized") || has("no basic auth") || has("authorization")
-        {
+        let is_denied = [
+            "access denied",
+            "accessdenied",
+            "not authorized",
+            "unauthorized",
+            "no basic auth",
+            "authorization",
+        ]
+        .into_iter()
+        .any(has);
+        return if is_denied {
             if has("does not exist") || has("not found") { "image_missing" } else { "registry_denied" }
         } else if has("not found") || has("manifest unknown") || has("does not exist") || has("no such image")
         {

@@ -68,10 +68,9 @@ impl HttpClient for Https {
         settings: &HttpConnectorSettings,
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        let limit = match (settings.connect_timeout(), settings.read_timeout()) {
-            (None, None) => None,
-            (connect, read) => Some(connect.unwrap_or_default() + read.unwrap_or_default()),
-        };
+        // Without a limit for the answer there is one for the attempt: a queue holds its answer for long, and the SDK's
+        // default for connecting says nothing of that.
+        let limit = settings.read_timeout().map(|read| settings.connect_timeout().unwrap_or_default() + read);
         SharedHttpConnector::new(Connector { client: self.client.clone(), limit })
     }
 }

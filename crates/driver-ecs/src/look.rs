@@ -145,7 +145,7 @@ async fn adopt(core: &Core) {
             sleep(core.api.jittered(AGAIN)).await;
             continue;
         }
-        while !core.book.all_known() {
+        while !core.book.all_known() || !core.book.hosts_seen() {
             sleep(SPACING).await;
         }
         if began >= settled_at {

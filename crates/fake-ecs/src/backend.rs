@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ecs::FakeEcs;
+use crate::tasks::Health;
 use crate::{docker, simulated};
 
 /// What an agent is told to run.
@@ -33,6 +34,14 @@ pub(crate) struct ContainerPlan {
     pub(crate) stop_timeout: Duration,
     /// The container definition, with what was overridden.
     pub(crate) definition: Value,
+}
+
+impl ContainerPlan {
+    /// One of the image's own is not looked at
+    /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_HealthCheck.html>).
+    pub(crate) fn has_health_check(&self) -> bool {
+        self.definition["healthCheck"].is_object()
+    }
 }
 
 /// A task whose containers do not run: which one failed, and why, beginning with an error's name
@@ -106,7 +115,32 @@ impl Backend {
     }
 }
 
+/// How containers are asked for their health, while they run.
+#[derive(Debug)]
+pub(crate) enum Probe {
+    Simulated(Vec<Health>),
+    Docker(docker::Probe),
+}
+
+impl Probe {
+    /// What the health check of each container says now.
+    pub(crate) async fn ask(&self) -> Vec<Health> {
+        match self {
+            Self::Simulated(all) => all.clone(),
+            Self::Docker(probe) => probe.ask().await,
+        }
+    }
+}
+
 impl RunningTask {
+    /// `None` if no container has a health check.
+    pub(crate) fn probe(&self, plan: &Plan) -> Option<Probe> {
+        plan.containers.iter().any(ContainerPlan::has_health_check).then(|| match self {
+            Self::Simulated(running) => Probe::Simulated(running.health(plan)),
+            Self::Docker(running) => Probe::Docker(running.probe()),
+        })
+    }
+
     /// Waits until a container has ended that the task cannot do without.
     pub(crate) async fn essential_exit(&self) {
         match self {

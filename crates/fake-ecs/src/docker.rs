@@ -4,7 +4,7 @@
 //! (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html> says for each parameter what
 //! it is for Docker), and removed when its task has stopped; all that is left is removed at the end. Images have to be
 //! on the engine, as with `ECS_IMAGE_PULL_BEHAVIOR=prefer-cached` and warm hosts. Logs stay with the engine's own driver
-//! where the definition names one of AWS. Not here: `awsvpc`, health checks as ECS sees them, sidecars' `dependsOn`.
+//! where the definition names one of AWS. Not here: `awsvpc`, sidecars' `dependsOn`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::backend::{ContainerPlan, Ended, Plan, StartFailure, Up};
+use crate::tasks::Health;
 
 /// By which containers are found again: its value is the cluster.
 const LABEL: &str = "fake-ecs.cluster";
@@ -235,7 +236,34 @@ impl Engine {
     }
 }
 
+/// Asks for the health of a task's containers.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    docker: Docker,
+    ids: Vec<String>,
+}
+
+impl Probe {
+    pub(crate) async fn ask(&self) -> Vec<Health> {
+        let mut all = Vec::new();
+        for id in &self.ids {
+            let inspected = self.docker.inspect_container(id, None::<InspectContainerOptions>).await;
+            let health = inspected.ok().and_then(|found| found.state?.health?.status);
+            all.push(match health {
+                Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
+                Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+                _ => Health::Unknown,
+            });
+        }
+        all
+    }
+}
+
 impl RunningTask {
+    pub(crate) fn probe(&self) -> Probe {
+        Probe { docker: self.docker.clone(), ids: self.ids.clone() }
+    }
+
     /// Ends with the first of the essential containers.
     pub(crate) async fn essential_exit(&self) {
         let waits = self.essential.iter().map(|&position| self.ended(&self.ids[position]).boxed());

@@ -12,14 +12,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use crate::backend::{Ended, Plan, RunningTask};
+use crate::backend::{Ended, Plan, Probe, RunningTask};
 use crate::dice;
 use crate::ecs::FakeEcs;
-use crate::tasks::{ContainerView, Desired, Signals, Status, TaskView, Truth};
+use crate::tasks::{ContainerView, Desired, Health, Signals, Status, TaskView, Truth};
 use crate::world::World;
+
+/// How often an agent looks at the health of what runs.
+const HEALTH_AGAIN: Duration = Duration::from_secs(1);
 
 /// One task's life.
 struct Life {
@@ -95,13 +98,53 @@ impl Life {
                 }
             });
         };
-        let ((), ended) = tokio::join!(reported, self.run_to_the_end(running));
+        let probe = running.probe(&self.plan);
+        let over = Notify::new();
+        let reported = async {
+            reported.await;
+            if let Some(probe) = probe {
+                tokio::select! {
+                    () = over.notified() => {}
+                    () = self.follow_health(&probe) => {}
+                }
+            }
+        };
+        let ended = async {
+            let ended = self.run_to_the_end(running).await;
+            over.notify_one();
+            ended
+        };
+        let ((), ended) = tokio::join!(reported, ended);
         self.stopped(|view| {
             for (container, ended) in view.containers.iter_mut().zip(ended) {
                 end(container, ended);
             }
         })
         .await;
+    }
+
+    /// What ECS says of its containers' health is what their health checks said lately. It is no event
+    /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html>), so the version stays.
+    async fn follow_health(&self, probe: &Probe) {
+        loop {
+            let all = probe.ask().await;
+            self.until_connected().await;
+            if let Some(task) = self.ecs.world().tasks.get_mut(&self.id) {
+                let essential = self.plan.containers.iter().map(|container| container.essential);
+                let worst = worst(essential.zip(all.iter().copied()));
+                let known = task.view.now().containers.iter().map(|container| container.health_status);
+                if !known.eq(all.iter().copied()) {
+                    task.view.change(|view| {
+                        view.health_status = worst;
+                        for (container, health) in view.containers.iter_mut().zip(all) {
+                            container.health_status = health;
+                        }
+                    });
+                }
+            }
+            self.ecs.changed();
+            sleep(HEALTH_AGAIN).await;
+        }
     }
 
     /// Waits until the containers are to end or one has ended, and ends the others.
@@ -206,6 +249,18 @@ impl Life {
         }
         self.ecs.changed();
     }
+}
+
+/// "If all essential containers in the task are reporting as `HEALTHY`, the task status also reports as `HEALTHY`", and
+/// otherwise as what is worst of them
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html>).
+fn worst(containers: impl Iterator<Item = (bool, Health)>) -> Health {
+    let essential: Vec<Health> =
+        containers.filter(|(essential, _)| *essential).map(|(_, health)| health).collect();
+    [Health::Unhealthy, Health::Unknown]
+        .into_iter()
+        .find(|bad| essential.contains(bad))
+        .unwrap_or(Health::Healthy)
 }
 
 /// No status is followed by one before it.

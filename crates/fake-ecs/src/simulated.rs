@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::{Ended, Plan, StartFailure, Up};
+use crate::backend::{ContainerPlan, Ended, Plan, StartFailure, Up};
 use crate::dice;
 use crate::ecs::FakeEcs;
+use crate::tasks::Health;
 
 /// The exit code of what SIGKILL has ended: 128 and the signal's number.
 const KILLED: i64 = 137;
 
 /// How containers of an image behave.
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behaviour {
     /// Whether the image can be pulled.
@@ -23,12 +25,14 @@ pub struct Behaviour {
     pub ends: Option<(Duration, u8)>,
     /// Whether it ends on its stop signal, with code 0; otherwise only SIGKILL ends it.
     pub heeds_stop: bool,
+    /// What its health check says, if its definition has one.
+    pub healthy: bool,
 }
 
 impl Default for Behaviour {
     /// Runs until it is told to stop.
     fn default() -> Self {
-        Self { pulls: true, starts: true, ends: None, heeds_stop: true }
+        Self { pulls: true, starts: true, ends: None, heeds_stop: true, healthy: true }
     }
 }
 
@@ -41,6 +45,11 @@ impl Behaviour {
     /// Only SIGKILL ends it.
     pub fn deaf() -> Self {
         Self { heeds_stop: false, ..Self::default() }
+    }
+
+    /// It runs, and its health check fails.
+    pub fn sick() -> Self {
+        Self { healthy: false, ..Self::default() }
     }
 
     /// It can be pulled and not started.
@@ -97,7 +106,7 @@ pub(crate) async fn start(ecs: &FakeEcs, plan: &Plan) -> Result<(RunningTask, Ve
         ));
     }
     let since = Instant::now();
-    let ends = |(plan, behaviour): (&crate::backend::ContainerPlan, &Behaviour)| {
+    let ends = |(plan, behaviour): (&ContainerPlan, &Behaviour)| {
         behaviour.ends.filter(|_| plan.essential).map(|(after, _)| since + after)
     };
     let essential_ends_at = plan.containers.iter().zip(&behaviours).filter_map(ends).min();
@@ -106,6 +115,18 @@ pub(crate) async fn start(ecs: &FakeEcs, plan: &Plan) -> Result<(RunningTask, Ve
 }
 
 impl RunningTask {
+    pub(crate) fn health(&self, plan: &Plan) -> Vec<Health> {
+        let of = |(plan, behaviour): (&ContainerPlan, &Behaviour)| match (
+            plan.has_health_check(),
+            behaviour.healthy,
+        ) {
+            (false, _) => Health::Unknown,
+            (true, true) => Health::Healthy,
+            (true, false) => Health::Unhealthy,
+        };
+        plan.containers.iter().zip(&self.behaviours).map(of).collect()
+    }
+
     pub(crate) async fn essential_exit(&self) {
         match self.essential_ends_at {
             Some(at) => sleep_until(at).await,

@@ -55,6 +55,18 @@ pub(crate) enum Desired {
     Stopped,
 }
 
+/// What its health check says, as far as it has one: "if health checks aren't configured for this container in its task
+/// definition, then it reports the health status as `UNKNOWN`"
+/// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Container.html>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Health {
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
 /// One task.
 pub(crate) struct Task {
     pub(crate) cluster: String,
@@ -106,6 +118,7 @@ pub(crate) struct TaskView {
     pub(crate) last_status: Status,
     pub(crate) desired_status: Desired,
     pub(crate) connectivity: &'static str,
+    pub(crate) health_status: Health,
     pub(crate) containers: Vec<ContainerView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pull_started_at: Option<Stamp>,
@@ -150,7 +163,6 @@ pub(crate) struct Fixed {
     pub(crate) attributes: Value,
     pub(crate) attachments: Value,
     pub(crate) enable_execute_command: bool,
-    pub(crate) health_status: &'static str,
     pub(crate) created_at: Stamp,
 }
 
@@ -161,6 +173,7 @@ pub(crate) struct ContainerView {
     #[serde(flatten)]
     fixed: Arc<FixedContainer>,
     pub(crate) last_status: Status,
+    pub(crate) health_status: Health,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) runtime_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,7 +197,6 @@ struct FixedContainer {
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_reservation: Option<String>,
     network_interfaces: Value,
-    health_status: &'static str,
 }
 
 /// What `StartTask` and `RunTask` are told of the tasks to be made.
@@ -357,11 +369,11 @@ pub(crate) fn place(world: &mut World, request: &NewTasks, instance: &str) -> Re
             memory: text("memory"),
             memory_reservation: text("memoryReservation"),
             network_interfaces: json!([]),
-            health_status: "UNKNOWN",
         };
         ContainerView {
             fixed: Arc::new(fixed),
             last_status: Status::Pending,
+            health_status: Health::Unknown,
             runtime_id: None,
             exit_code: None,
             reason: None,
@@ -385,7 +397,6 @@ pub(crate) fn place(world: &mut World, request: &NewTasks, instance: &str) -> Re
         attributes: json!([{"name": "ecs.cpu-architecture", "value": "x86_64"}]),
         attachments: json!([]),
         enable_execute_command: false,
-        health_status: "UNKNOWN",
         created_at: world.stamp(),
         task_arn,
     };
@@ -394,6 +405,7 @@ pub(crate) fn place(world: &mut World, request: &NewTasks, instance: &str) -> Re
         last_status: if network_interface { Status::Provisioning } else { Status::Pending },
         desired_status: Desired::Running,
         connectivity: "CONNECTED",
+        health_status: Health::Unknown,
         containers,
         pull_started_at: None,
         pull_stopped_at: None,

@@ -23,8 +23,12 @@ const ALLOWED: &[Arrows] = &[
     Arrows { from: "driver", to: &["planner"], tests_to: &[] },
     Arrows { from: "driver-testkit", to: &["driver", "planner"], tests_to: &[] },
     Arrows { from: "driver-docker", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
-    Arrows { from: "driver-ecs", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
     Arrows { from: "controller", to: &["driver", "planner"], tests_to: &["driver-testkit"] },
+    Arrows {
+        from: "driver-ecs",
+        to: &["driver", "planner"],
+        tests_to: &["controller", "driver-testkit", "fake-ecs"],
+    },
     Arrows { from: "service-kit", to: &["api-types"], tests_to: &[] },
     Arrows { from: "demand-rng", to: &["api-types", "service-kit"], tests_to: &[] },
     Arrows { from: "status-api", to: &["api-types", "service-kit"], tests_to: &[] },

@@ -192,3 +192,25 @@ async fn a_terminated_instance_takes_its_tasks_with_it() {
     let listed = stage.ok("ListContainerInstances", json!({})).await;
     assert_eq!(listed["containerInstanceArns"].as_array().map(Vec::len), Some(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn health_is_told_of_what_has_a_health_check() {
+    let stage = Stage::new(prompt()).await;
+    let task = stage.running("batch", 0).await;
+    assert_eq!(stage.describe(&task).await["containers"][0]["healthStatus"], "UNKNOWN");
+    stage.register("web", json!({"healthCheck": {"command": ["CMD", "/web", "check"]}})).await;
+    for (behaviour, instance, health) in
+        [(Behaviour::default(), 0, "HEALTHY"), (Behaviour::sick(), 1, "UNHEALTHY")]
+    {
+        stage.ecs.set_image("web", behaviour);
+        let task = stage.running("web", instance).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let described = stage.describe(&task).await;
+        assert_eq!(
+            (&described["healthStatus"], &described["containers"][0]["healthStatus"]),
+            (&json!(health), &json!(health))
+        );
+        stage.stop(&task).await;
+        assert_eq!(stage.until(&task, "STOPPED").await["containers"][0]["exitCode"], 0);
+    }
+}
