@@ -120,7 +120,7 @@ impl Api {
                         .set_tags(Some(tags))
                         .set_container_instances(Some(instances));
                     self.counted("StartTask", Family::Modify, async {
-                        call.send().await.map_err(CallError::of)
+                        Box::pin(call.send()).await.map_err(CallError::of)
                     })
                     .await
                 }
@@ -141,8 +141,10 @@ impl Api {
                 self.quotas.of(Family::Modify).take(turn).await;
                 let clients = self.clients().await?;
                 let call = clients.ecs.stop_task().cluster(&self.ecs_cluster).task(task).reason(&reason);
-                self.counted("StopTask", Family::Modify, async { call.send().await.map_err(CallError::of) })
-                    .await
+                self.counted("StopTask", Family::Modify, async {
+                    Box::pin(call.send()).await.map_err(CallError::of)
+                })
+                .await
             })
             .await?;
         Ok(answer.task)
@@ -165,8 +167,10 @@ impl Api {
                     Which::On(instance) => call.container_instance(instance.as_ref()),
                     Which::Stopped(family) => call.family(family).desired_status(DesiredStatus::Stopped),
                 };
-                self.counted("ListTasks", Family::Read, async { call.send().await.map_err(CallError::of) })
-                    .await
+                self.counted("ListTasks", Family::Read, async {
+                    Box::pin(call.send()).await.map_err(CallError::of)
+                })
+                .await
             })
             .await?;
         Ok((answer.task_arns.unwrap_or_default(), answer.next_token))
@@ -190,7 +194,7 @@ impl Api {
                     .set_tasks(Some(names.clone()))
                     .include(TaskField::Tags);
                 self.counted("DescribeTasks", Family::Read, async {
-                    call.send().await.map_err(CallError::of)
+                    Box::pin(call.send()).await.map_err(CallError::of)
                 })
                 .await
             })
@@ -214,7 +218,7 @@ impl Api {
                         .set_filter(self.filter.clone())
                         .set_next_token(next.clone());
                     self.counted("ListContainerInstances", Family::Read, async {
-                        call.send().await.map_err(CallError::of)
+                        Box::pin(call.send()).await.map_err(CallError::of)
                     })
                     .await
                 })
@@ -237,7 +241,7 @@ impl Api {
                         .cluster(&self.ecs_cluster)
                         .set_container_instances(Some(page.to_vec()));
                     self.counted("DescribeContainerInstances", Family::Read, async {
-                        call.send().await.map_err(CallError::of)
+                        Box::pin(call.send()).await.map_err(CallError::of)
                     })
                     .await
                 })
@@ -258,7 +262,7 @@ impl Api {
                 let clients = self.clients().await?;
                 let call = clients.ecs.describe_task_definition().task_definition(name);
                 self.counted("DescribeTaskDefinition", Family::Definitions, async {
-                    call.send().await.map_err(CallError::of)
+                    Box::pin(call.send()).await.map_err(CallError::of)
                 })
                 .await
             })

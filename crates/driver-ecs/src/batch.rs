@@ -135,7 +135,7 @@ impl Core {
             if let Some(instance) = &facts.instance {
                 begun.insert(instance.clone(), facts.clone());
             }
-            self.book.heard(facts, Source::Answer);
+            self.book.heard(&facts, Source::Answer);
         }
         for start in starts {
             let failure = failures.iter().find(|failure| failure.arn() == Some(start.instance.as_ref()));

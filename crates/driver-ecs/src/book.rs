@@ -16,7 +16,7 @@ use crate::task::{Arn, End, Facts, Reserved, Status};
 
 /// For so long after its start a task may not be found by name: ECS's answers are eventually consistent
 /// (<https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StartTask.html>).
-const NOT_FOUND_YET: Duration = Duration::from_secs(60);
+const NOT_FOUND_YET: Duration = Duration::from_mins(1);
 /// A task that is in nobody's answer yet is looked up after this time, for the answer to its start may be on its way.
 const UNKNOWN_WAITS: Duration = Duration::from_secs(2);
 /// So often a task is looked up by name that has been heard of and is not found.
@@ -193,7 +193,7 @@ impl Book {
 
     /// Takes in what is said of a task; says whether it is news. One that is not known is entered only if it is ours and
     /// takes room, or we have just started it.
-    pub(crate) fn heard(&self, facts: Facts, source: Source) -> bool {
+    pub(crate) fn heard(&self, facts: &Facts, source: Source) -> bool {
         let now = Instant::now();
         let mut state = self.state();
         let is_ours = facts.started_by.as_deref() == Some(self.started_by.as_str());
@@ -201,7 +201,7 @@ impl Book {
         let State { tasks, unknown, foreign, events, .. } = &mut *state;
         let news = if let Some(entry) = tasks.get_mut(&facts.arn) {
             let before = entry.facts.clone();
-            let mut news = entry.facts.merge(&facts);
+            let mut news = entry.facts.merge(facts);
             if let Some(told) = told {
                 news |= entry.facts.merge(&told);
             }
@@ -239,7 +239,7 @@ impl Book {
                 });
                 match &mut entry.told {
                     Some(told) => {
-                        told.merge(&facts);
+                        told.merge(facts);
                     }
                     told @ None => *told = Some(facts.clone()),
                 }
@@ -916,7 +916,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_just_started_is_there_though_no_list_shows_it_and_no_name_finds_it() {
         let book = book();
-        book.heard(task("a", 1, Status::Coming, false), Source::Answer);
+        book.heard(&task("a", 1, Status::Coming, false), Source::Answer);
         advance(Duration::from_secs(1)).await;
         book.listed(&BTreeSet::new(), Instant::now());
         assert_eq!(due(&book, false), ["a"], "what is missing is looked up by name");
@@ -930,25 +930,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_just_stopped_does_not_run_though_a_list_and_a_look_show_it() {
         let book = book();
-        book.heard(task("a", 3, Status::Running, false), Source::Answer);
+        book.heard(&task("a", 3, Status::Running, false), Source::Answer);
         book.told_to_stop("a");
         book.listed(&BTreeSet::from(["a".into()]), Instant::now());
-        book.heard(task("a", 3, Status::Running, false), Source::Look);
+        book.heard(&task("a", 3, Status::Running, false), Source::Look);
         assert_eq!(phases(&book), [Phase::Stopping]);
-        book.heard(task("a", 5, Status::Stopped, true), Source::Look);
-        book.heard(task("a", 4, Status::Running, true), Source::Event);
+        book.heard(&task("a", 5, Status::Stopped, true), Source::Look);
+        book.heard(&task("a", 4, Status::Running, true), Source::Event);
         assert_eq!(phases(&book), [Phase::Exited]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_is_listed_no_more_is_looked_up() {
         let book = book();
-        book.heard(task("a", 3, Status::Running, false), Source::Look);
+        book.heard(&task("a", 3, Status::Running, false), Source::Look);
         assert_eq!(due(&book, false), [""; 0]);
         advance(Duration::from_secs(1)).await;
         book.listed(&BTreeSet::new(), Instant::now());
         assert_eq!(due(&book, false), ["a"]);
-        book.heard(task("a", 5, Status::Stopped, true), Source::Look);
+        book.heard(&task("a", 5, Status::Stopped, true), Source::Look);
         assert_eq!(phases(&book), [Phase::Exited]);
         assert!(book.all_known());
         assert_eq!(book.remove("a"), Some(true));
@@ -959,10 +959,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_ended_before_it_was_known_is_not_entered_and_what_is_others_never() {
         let book = book();
-        book.heard(task("a", 5, Status::Stopped, true), Source::Look);
+        book.heard(&task("a", 5, Status::Stopped, true), Source::Look);
         let others =
             Facts { started_by: Some("ecs-svc/1".to_owned()), ..task("b", 1, Status::Running, false) };
-        book.heard(others, Source::Look);
+        book.heard(&others, Source::Look);
         assert_eq!(phases(&book), []);
         book.seen(&BTreeSet::from(["b".into()]));
         assert!(book.all_known(), "a task of others is looked up once");
@@ -971,14 +971,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_that_comes_before_the_answer_is_kept_until_it_comes() {
         let book = book();
-        assert!(!book.heard(task("a", 3, Status::Running, false), Source::Event));
+        assert!(!book.heard(&task("a", 3, Status::Running, false), Source::Event));
         assert_eq!(phases(&book), []);
         assert_eq!(due(&book, true), [""; 0], "its start's answer may be on its way");
-        book.heard(task("a", 1, Status::Coming, false), Source::Answer);
+        book.heard(&task("a", 1, Status::Coming, false), Source::Answer);
         assert_eq!(phases(&book), [Phase::Running]);
         assert!(book.all_known());
         // One whose start nobody answers for.
-        book.heard(task("b", 3, Status::Running, false), Source::Event);
+        book.heard(&task("b", 3, Status::Running, false), Source::Event);
         advance(UNKNOWN_WAITS).await;
         assert_eq!(due(&book, true), ["b"]);
         for _ in 0..UNKNOWN_TRIES {
@@ -990,20 +990,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_that_come_twice_or_late_are_no_news() {
         let book = book();
-        book.heard(task("a", 1, Status::Coming, false), Source::Answer);
-        assert!(book.heard(task("a", 3, Status::Running, false), Source::Event));
-        assert!(!book.heard(task("a", 3, Status::Running, false), Source::Event));
-        assert!(!book.heard(task("a", 2, Status::Coming, false), Source::Event));
+        book.heard(&task("a", 1, Status::Coming, false), Source::Answer);
+        assert!(book.heard(&task("a", 3, Status::Running, false), Source::Event));
+        assert!(!book.heard(&task("a", 3, Status::Running, false), Source::Event));
+        assert!(!book.heard(&task("a", 2, Status::Coming, false), Source::Event));
         assert_eq!(phases(&book), [Phase::Running]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn with_events_nothing_is_looked_at_that_they_tell_of_in_time() {
         let book = book();
-        book.heard(task("a", 1, Status::Coming, false), Source::Answer);
+        book.heard(&task("a", 1, Status::Coming, false), Source::Answer);
         sleep(LOOK_SOON).await;
         assert_eq!(due(&book, true), ["a"], "no event has come yet");
-        book.heard(task("a", 2, Status::Coming, false), Source::Event);
+        book.heard(&task("a", 2, Status::Coming, false), Source::Event);
         for _ in 0..9 {
             sleep(LOOK_SOON).await;
             assert_eq!(due(&book, true), [""; 0]);
@@ -1011,11 +1011,11 @@ mod tests {
         sleep(LOOK_SOON).await;
         assert_eq!(due(&book, true), ["a"], "events are late");
         // And were missed: so they are not relied on until the next one comes.
-        book.heard(task("a", 3, Status::Running, false), Source::Look);
+        book.heard(&task("a", 3, Status::Running, false), Source::Look);
         book.told_to_stop("a");
         sleep(LOOK_SOON).await;
         assert_eq!(due(&book, true), ["a"]);
-        book.heard(task("a", 4, Status::Leaving, true), Source::Event);
+        book.heard(&task("a", 4, Status::Leaving, true), Source::Event);
         sleep(LOOK_SOON).await;
         assert_eq!(due(&book, true), [""; 0]);
         assert_eq!(due(&book, false), ["a"], "nobody listens");
@@ -1044,10 +1044,10 @@ mod tests {
     async fn an_instance_that_is_gone_stays_for_as_long_as_a_task_is_known_on_it() {
         let book = book();
         book.looked_at_hosts(vec![host(1, true, 4_096)]);
-        book.heard(task("a", 3, Status::Running, false), Source::Answer);
+        book.heard(&task("a", 3, Status::Running, false), Source::Answer);
         book.looked_at_hosts(Vec::new());
         assert!(matches!(availability(&book), InstanceAvailability::Lost(_)));
-        book.heard(task("a", 5, Status::Stopped, true), Source::Look);
+        book.heard(&task("a", 5, Status::Stopped, true), Source::Look);
         book.looked_at_hosts(Vec::new());
         assert!(book.host_names().is_empty());
     }
@@ -1060,7 +1060,7 @@ mod tests {
         let cpu = || book.hosts(3, Reserve::default())[0].capacity.cpu_millis;
         assert_eq!(cpu(), 3_000, "others take one CPU");
         // One of ours, which ECS counts before and after we do.
-        book.heard(task("a", 3, Status::Running, false), Source::Answer);
+        book.heard(&task("a", 3, Status::Running, false), Source::Answer);
         book.looked_at_hosts(vec![host(2, true, 2_048)]);
         assert_eq!(cpu(), 3_000);
         advance(QUIET).await;
@@ -1080,7 +1080,7 @@ mod tests {
         let book = book();
         book.looked_at_hosts(vec![host(1, true, 1_024)]);
         for name in ["a", "b", "c"] {
-            book.heard(task(name, 3, Status::Running, false), Source::Answer);
+            book.heard(&task(name, 3, Status::Running, false), Source::Answer);
         }
         book.told_to_stop("a");
         let victim = book.facts("a").expect("it is known");
@@ -1091,10 +1091,10 @@ mod tests {
         book.heard_of_host(old);
         assert!(book.holds_back(&victim, takes(1)), "such an agent waits for all that stops");
         // Until then it takes no room.
-        book.heard(task("d", 1, Status::Coming, false), Source::Answer);
+        book.heard(&task("d", 1, Status::Coming, false), Source::Answer);
         book.begun(&"d".into(), Some("a".into()));
         assert_eq!(phases(&book), [Phase::Stopping, Phase::Running, Phase::Running, Phase::Created]);
-        book.heard(task("a", 9, Status::Stopped, true), Source::Event);
+        book.heard(&task("a", 9, Status::Stopped, true), Source::Event);
         assert_eq!(phases(&book), [Phase::Exited, Phase::Running, Phase::Running, Phase::Starting]);
     }
 
@@ -1102,11 +1102,11 @@ mod tests {
     async fn whoever_waits_for_a_task_is_told() {
         let book = book();
         let arn: Arn = "a".into();
-        book.heard(task("a", 1, Status::Coming, false), Source::Answer);
+        book.heard(&task("a", 1, Status::Coming, false), Source::Answer);
         let runs = book.until(&arn, |facts| facts.filter(|facts| facts.ran()).map(|_| ()));
         let later = async {
             sleep(Duration::from_secs(1)).await;
-            book.heard(task("a", 2, Status::Running, false), Source::Event);
+            book.heard(&task("a", 2, Status::Running, false), Source::Event);
         };
         tokio::join!(runs, later);
         assert!(book.state().listeners.is_empty());

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_ecs::types::{
-    Compatibility, ContainerInstance, NetworkMode, Resource, TaskDefinition, TaskDefinitionStatus,
+    Compatibility, ContainerDefinition, ContainerInstance, NetworkMode, Resource, TaskDefinition,
+    TaskDefinitionStatus,
 };
 use planner::Resources;
 use serde::Deserialize;
@@ -22,12 +23,12 @@ use crate::task::{Arn, Reserved};
 const STOP_TIMEOUT_MS: u64 = 30_000;
 /// Instances are looked at no more often than this, whatever the surprise.
 const INSTANCES_SPACING: Duration = Duration::from_secs(1);
-/// While an agent is away, or a task is on an instance that is not known, and no events tell.
+/// While an agent is away, or a task is on an instance that is not known: nothing is lost for want of an event.
 const INSTANCES_SOON: Duration = Duration::from_secs(5);
 /// Where events tell of instances, they are looked at this many times less often.
-const WITH_EVENTS: u32 = 10;
-/// Of many task definitions one is looked at after the other, at this distance at least: no more than three calls a minute.
-const DEFINITIONS_SPACING: Duration = Duration::from_secs(20);
+const WITH_EVENTS: u32 = 4;
+/// Of many task definitions one is looked at after the other, at this distance at least: no more than two calls a minute.
+const DEFINITIONS_SPACING: Duration = Duration::from_secs(30);
 
 /// What there is in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Revision {
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .map_or(STOP_TIMEOUT_MS, |seconds| seconds * 1_000)
         };
-        let ports = containers.iter().flat_map(|container| container.port_mappings()).filter_map(|mapping| {
+        let ports = containers.iter().flat_map(ContainerDefinition::port_mappings).filter_map(|mapping| {
             let port = if network_mode == "host" { mapping.container_port() } else { mapping.host_port() };
             port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)
         });
@@ -340,8 +341,8 @@ pub(crate) async fn follow_instances(core: Arc<Core>) {
         let (next_lost, any_away) = core.book.away();
         let period = match core.book.events_tell() {
             _ if !went_well => core.api.jittered(INSTANCES_SOON),
-            (_, true) if core.listens() => refresh * WITH_EVENTS,
             _ if any_away => INSTANCES_SOON.min(refresh),
+            (_, true) if core.listens() => refresh * WITH_EVENTS,
             _ => refresh,
         };
         let next = began + period;

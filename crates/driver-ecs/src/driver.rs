@@ -332,7 +332,7 @@ impl Driver for EcsDriver {
         match core.api.stop_task(id.as_str(), &reason, turn).await {
             Ok(task) => {
                 if let Some(facts) = task.and_then(|task| Facts::of_answer(&task, &core.config.cluster)) {
-                    core.book.heard(facts, Source::Answer);
+                    core.book.heard(&facts, Source::Answer);
                 }
                 core.book.told_to_stop(id.as_str());
                 core.describe.notify_one();

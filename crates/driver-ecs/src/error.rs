@@ -67,7 +67,7 @@ impl CallError {
                 let no_credentials = has(&failure, |cause| {
                     cause.is::<aws_credential_types::provider::error::CredentialsError>()
                 });
-                if no_credentials || has(&failure, |cause| cause.is::<NotConnected>()) {
+                if no_credentials || has(&failure, <dyn StdError>::is::<NotConnected>) {
                     Self::NotSent(words)
                 } else {
                     Self::Unclear(words)

@@ -25,9 +25,11 @@ const STOPPED_PAGES_MAX: usize = 20;
 /// Pages that are looked up at once.
 const PAGES_AT_ONCE: usize = 4;
 /// What events have told, or have not, is compared with a listing this often.
-const LIST_WITH_EVENTS: Duration = Duration::from_secs(300);
+const LIST_WITH_EVENTS: Duration = Duration::from_mins(5);
 /// Each page of a listing takes this long of the next one's wait at least: a twentieth of the quota.
 const PAGE_COSTS: Duration = Duration::from_secs(1);
+/// With events: two calls a minute.
+const PAGE_COSTS_WITH_EVENTS: Duration = Duration::from_secs(30);
 /// Between two listings, and between two rounds of what is looked up, whatever the surprise.
 const SPACING: Duration = Duration::from_millis(50);
 /// An instance on which something may have begun without an answer is listed this often.
@@ -85,7 +87,7 @@ impl Core {
                 if facts.instance.as_ref().is_some_and(|arn| self.book.host_arn_unknown(arn)) {
                     self.look_at_instances.notify_one();
                 }
-                self.book.heard(facts, Source::Look);
+                self.book.heard(&facts, Source::Look);
             }
         }
         for failure in &missing {
@@ -116,8 +118,9 @@ pub(crate) async fn follow_list(core: Arc<Core>) {
             None => core.api.jittered(AGAIN),
             Some(pages) => {
                 let told = core.listens() && core.book.events_tell().0;
-                let period = if told { LIST_WITH_EVENTS } else { poll };
-                period.max(PAGE_COSTS * u32::try_from(pages).unwrap_or(u32::MAX))
+                let (period, costs) =
+                    if told { (LIST_WITH_EVENTS, PAGE_COSTS_WITH_EVENTS) } else { (poll, PAGE_COSTS) };
+                period.max(costs * u32::try_from(pages).unwrap_or(u32::MAX))
             }
         };
         sleep(SPACING).await;

@@ -88,7 +88,8 @@ async fn receive(core: &Core, url: &str) -> Result<Vec<Message>, CallError> {
         .queue_url(url)
         .max_number_of_messages(MESSAGES)
         .wait_time_seconds(QUEUE_WAIT_S);
-    let answer = measured("ReceiveMessage", async { call.send().await.map_err(CallError::of) }).await?;
+    let answer =
+        measured("ReceiveMessage", async { Box::pin(call.send()).await.map_err(CallError::of) }).await?;
     Ok(answer.messages.unwrap_or_default())
 }
 
@@ -99,7 +100,9 @@ async fn delete(core: &Core, url: &str, handles: Vec<String>) -> Result<(), Call
         entry.build().ok()
     });
     let call = clients.sqs.delete_message_batch().queue_url(url).set_entries(Some(entries.collect()));
-    measured("DeleteMessageBatch", async { call.send().await.map_err(CallError::of) }).await.map(drop)
+    measured("DeleteMessageBatch", async { Box::pin(call.send()).await.map_err(CallError::of) })
+        .await
+        .map(drop)
 }
 
 /// Takes in one message; what became of it, for metrics.
@@ -127,7 +130,7 @@ fn take_in(core: &Core, body: &str) -> &'static str {
         Told::Task(task) => {
             let facts = Facts::of_event(*task);
             let is_ours = facts.started_by.as_deref() == Some(core.api.started_by.as_str());
-            let news = core.book.heard(facts, Source::Event);
+            let news = core.book.heard(&facts, Source::Event);
             core.describe.notify_one();
             if !is_ours {
                 return "foreign";

@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(taken(&bucket, Turn::First, Duration::ZERO).await, 90);
         let ten_seconds = taken(&bucket, Turn::First, Duration::from_secs(10)).await;
         assert!((380..=400).contains(&ten_seconds), "{ten_seconds}");
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(taken(&bucket, Turn::First, Duration::ZERO).await, 90, "what is not used is not saved up");
     }
 

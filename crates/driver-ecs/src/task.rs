@@ -150,9 +150,10 @@ impl Reserved {
 impl Facts {
     /// From an answer; `None` for a task without a name.
     pub(crate) fn of_answer(task: &Task, cluster: &str) -> Option<Self> {
-        let tags = task.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value()?)));
+        let tags: Vec<(&str, &str)> =
+            task.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value()?))).collect();
         let identity =
-            Identity::from_tags(cluster, tags).or_else(|| task.group().and_then(Identity::from_group));
+            Identity::from_tags(cluster, &tags).or_else(|| task.group().and_then(Identity::from_group));
         let containers = task.containers().iter().map(|container| {
             let end = (container.exit_code().map(i64::from), container.reason().map(str::to_owned));
             (container.name().unwrap_or_default().to_owned(), end)

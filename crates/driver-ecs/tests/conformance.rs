@@ -91,7 +91,7 @@ impl Fixture for EcsFixture {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 
     fn backdoor(&self) -> Option<&dyn Backdoor> {

@@ -196,6 +196,7 @@ impl Life {
                 view.stopped_at = Some(now);
             }
         });
+        self.say_how_it_ended();
         self.ecs.world().free(&self.id);
         if interface {
             sleep(self.draw("deprovisioning", |delays| &delays.deprovisioning)).await;
@@ -207,6 +208,22 @@ impl Life {
         }
         self.ecs.world().note_stopped(self.id.clone());
         self.ecs.changed();
+    }
+
+    fn say_how_it_ended(&self) {
+        let world = self.ecs.world();
+        let Some(view) = world.tasks.get(&self.id).map(|task| task.view.now()) else { return };
+        let first = view.containers.first();
+        tracing::info!(
+            task = self.id,
+            family = self.plan.family,
+            instance = self.plan.instance,
+            code = view.stop_code,
+            reason = view.stopped_reason,
+            exit_code = first.and_then(|container| container.exit_code),
+            error = first.and_then(|container| container.reason.as_deref()),
+            "stopped"
+        );
     }
 
     fn draw(

@@ -19,14 +19,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Span;
 
 use crate::script::{Script, Step};
-use crate::support::{STARTED_BY, Stage, spec};
+use crate::support::{Stage, spec};
 
-/// For so long a start may be held back after failures (30 s), twice, that of a call (106 s), and what a new scheduler waits.
-const SETTLES_WITHIN: Duration = Duration::from_secs(300);
+/// An event that was lost is made up for by the next listing (300 s); and a start may be held back (30 s), twice.
+const SETTLES_WITHIN: Duration = Duration::from_secs(400);
 /// For so long nothing more is done then.
 const QUIET: Duration = Duration::from_secs(40);
+/// What has been done to tasks takes its effect within this time.
+const LINGERS: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOST_AFTER_MS: u64 = 20_000;
+/// Of our tasks.
+const STARTED_BY: &str = "force12/demo";
 const FAMILIES: [&str; 2] = ["priority1", "priority2"];
 
 /// What was seen of histories.
@@ -113,7 +117,7 @@ impl Play<'_> {
         let seed = self.script.seed.wrapping_mul(31).wrapping_add(self.starts);
         let driver = self.stage.driver(self.script.slots, seed, limits, &FAMILIES);
         let mut discovered = driver.discovered();
-        let seen = timeout(Duration::from_secs(120), discovered.wait_for(Option::is_some)).await;
+        let seen = timeout(Duration::from_mins(2), discovered.wait_for(Option::is_some)).await;
         let seen = match seen {
             Ok(Ok(seen)) => seen.clone().expect("as awaited"),
             _ => return Err(format!("nothing is discovered: {:?}", driver.problem())),
@@ -164,6 +168,7 @@ impl Play<'_> {
         }
         self.heal().await?;
         let healed = Instant::now();
+        self.watch_until(healed + LINGERS).await?;
         loop {
             self.is_sound()?;
             let Err(fault) = self.is_settled() else { break };

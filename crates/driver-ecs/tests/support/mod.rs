@@ -1,5 +1,4 @@
 //! What these tests share: a fake of ECS in the process, on virtual time, and drivers for it.
-#![expect(dead_code, reason = "each test binary uses a part of it")]
 #![expect(unreachable_pub, reason = "a module of test binaries")]
 
 use std::collections::BTreeSet;
@@ -15,8 +14,6 @@ use serde_json::{Value, json};
 pub const CLUSTER: &str = "demo";
 /// What a task of any family takes: CPU units and MiB.
 pub const TASK: (u64, u64) = (1_024, 512);
-/// The `startedBy` of our tasks.
-pub const STARTED_BY: &str = "force12/demo";
 
 /// A fake with some instances.
 #[derive(Clone)]

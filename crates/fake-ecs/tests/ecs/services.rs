@@ -60,10 +60,12 @@ async fn a_task_that_ends_is_started_again() {
 async fn a_deployment_keeps_to_its_percentages() {
     for (percents, most_at_once) in [((0, 100), 1), ((100, 200), 2)] {
         let stage = stage().await;
+        // It takes longer to end than another takes to start.
+        stage.register("web", json!({"stopTimeout": 10})).await;
+        stage.ecs.set_image("web", Behaviour::deaf());
         create(&stage, percents).await;
         until(&stage, runs).await;
-        // Without a port of the host, so that two can run on one instance.
-        let new = stage.register("web", json!({"stopTimeout": 2})).await;
+        let new = stage.register("web", json!({"cpu": 128})).await;
         let new = new["taskDefinition"]["taskDefinitionArn"].clone();
         stage.ok("UpdateService", json!({"service": "scheduler", "taskDefinition": new})).await;
         let most = until(&stage, |service| runs(service) && service["taskDefinition"] == new).await;
