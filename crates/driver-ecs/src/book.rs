@@ -84,8 +84,6 @@ struct Host {
     facts: HostFacts,
     /// It was among those that were listed last.
     listed: bool,
-    /// Since when its agent is not connected, or it is not listed.
-    away_since: Option<Instant>,
     /// What tasks of others take, by the last two looks that could tell. The smaller counts: what they seem to take for
     /// a moment, because ECS counts one of ours before we know of it, is not to cost anything its room.
     others: Option<[Reserved; 2]>,
@@ -144,11 +142,10 @@ pub(crate) struct Book {
     state: Mutex<State>,
     progress: watch::Sender<Progress>,
     started_by: String,
-    lost_after: Duration,
 }
 
 impl Book {
-    pub(crate) fn new(started_by: String, lost_after: Duration) -> Self {
+    pub(crate) fn new(started_by: String) -> Self {
         let state = State {
             tasks: BTreeMap::new(),
             unknown: BTreeMap::new(),
@@ -161,7 +158,7 @@ impl Book {
             suspects: BTreeMap::new(),
             events: Trust::default(),
         };
-        Self { state: Mutex::new(state), progress: watch::Sender::default(), started_by, lost_after }
+        Self { state: Mutex::new(state), progress: watch::Sender::default(), started_by }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -557,7 +554,6 @@ impl Book {
         }
         for (arn, host) in &mut state.hosts {
             if !listed.contains(arn) && std::mem::take(&mut host.listed) {
-                host.away_since.get_or_insert(now);
                 changed = true;
             }
         }
@@ -597,28 +593,22 @@ impl Book {
     /// A start was refused because of the agent.
     pub(crate) fn agent_is_away(&self, arn: &Arn) {
         let mut state = self.state();
-        if let Some(host) = state.hosts.get_mut(arn) {
-            host.away_since.get_or_insert_with(Instant::now);
-            host.facts.connected = false;
+        let Some(host) = state.hosts.get_mut(arn) else { return };
+        let was_connected = std::mem::replace(&mut host.facts.connected, false);
+        drop(state);
+        if was_connected {
+            self.changed();
         }
     }
 
-    /// When the next instance is lost; whether any is away or is not known.
-    pub(crate) fn away(&self) -> (Option<Instant>, bool) {
-        let now = Instant::now();
+    /// Whether an instance is away or is not known.
+    pub(crate) fn any_away(&self) -> bool {
         let state = self.state();
-        let away: Vec<Instant> = state.hosts.values().filter_map(|host| host.away_since).collect();
-        let next = away.iter().map(|&since| since + self.lost_after).filter(|&at| at > now).min();
-        let unknown = state.tasks.values().any(|entry| {
-            !entry.facts.has_left()
-                && entry.facts.instance.as_ref().is_some_and(|arn| !state.hosts.contains_key(arn))
-        });
-        (next, unknown || !away.is_empty())
-    }
-
-    /// An instance has been away for long enough: whoever observes is to know.
-    pub(crate) fn time_has_passed(&self) {
-        self.changed();
+        state.hosts.values().any(|host| !host.listed || !host.facts.connected)
+            || state.tasks.values().any(|entry| {
+                !entry.facts.has_left()
+                    && entry.facts.instance.as_ref().is_some_and(|arn| !state.hosts.contains_key(arn))
+            })
     }
 
     pub(crate) fn host_names(&self) -> Vec<String> {
@@ -679,7 +669,7 @@ impl Book {
                         memory_mib.saturating_sub(aside.1),
                     ),
                     agent_version: host.facts.agent_version.clone(),
-                    availability: self.availability(host),
+                    availability: Self::availability(host),
                 }
             })
             .collect();
@@ -687,18 +677,15 @@ impl Book {
         hosts
     }
 
-    fn availability(&self, host: &Host) -> InstanceAvailability {
-        let is_over = |since: Instant| Instant::now().saturating_duration_since(since) >= self.lost_after;
+    /// An agent that is disconnected is said to be so at once. How long that may last is for the controller: agents
+    /// disconnect and come back several times an hour, as a part of their normal operation
+    /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_container_instance_events.html>).
+    fn availability(host: &Host) -> InstanceAvailability {
         if !host.listed || host.facts.status == "INACTIVE" {
             return InstanceAvailability::Lost("it is no longer registered in the ECS cluster".to_owned());
         }
-        if let Some(since) = host.away_since.filter(|&since| is_over(since)) {
-            let seconds = Instant::now().saturating_duration_since(since).as_secs();
-            // Said to five seconds, so that it is not news each second.
-            return InstanceAvailability::Lost(match seconds / 60 {
-                0 => "its ECS agent is disconnected".to_owned(),
-                minutes => format!("its ECS agent has been disconnected for {minutes} min"),
-            });
+        if !host.facts.connected {
+            return InstanceAvailability::Lost("its ECS agent is disconnected".to_owned());
         }
         match host.facts.status.as_str() {
             "ACTIVE" => InstanceAvailability::Ready,
@@ -783,27 +770,21 @@ impl State {
     fn host(&mut self, facts: HostFacts, now: Instant, looked: bool, knows_ours: bool) -> bool {
         let others = knows_ours.then(|| self.others(&facts, now)).flatten();
         if let Some(host) = self.hosts.get_mut(&facts.arn) {
-            let before = (host.facts.clone(), host.listed, host.away_since.is_some(), host.others);
+            let before = (host.facts.clone(), host.listed, host.others);
             if facts.version >= host.facts.version {
                 host.facts = facts;
             }
             host.listed |= looked;
-            if host.facts.connected && host.listed {
-                host.away_since = None;
-            } else {
-                host.away_since.get_or_insert(now);
-            }
             if let Some(others) = others {
                 host.others = Some([host.others.map_or(others, |[_, last]| last), others]);
             }
-            return before != (host.facts.clone(), host.listed, host.away_since.is_some(), host.others);
+            return before != (host.facts.clone(), host.listed, host.others);
         }
         // An EC2 instance may register once more, as another container instance.
         let name = facts.ec2_id.clone().filter(|name| !self.hosts.values().any(|host| host.name == *name));
         let host = Host {
             name: name.unwrap_or_else(|| id_of(&facts.arn).to_owned()),
             listed: true,
-            away_since: (!facts.connected).then_some(now),
             others: others.map(|others| [others; 2]),
             facts,
         };

@@ -47,10 +47,6 @@ pub struct Limits {
     pub poll_ms: u64,
     /// For how long a call without an answer may still take effect: the controller's `settle_ms`. Default 10,000.
     pub settle_ms: u64,
-    /// For how long an agent may be disconnected before its instance is lost. Default 30,000: agents disconnect and come
-    /// back several times an hour, as a part of their normal operation
-    /// (<https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_container_instance_events.html>).
-    pub lost_after_ms: u64,
     /// For how long a start waits for its `after`. Default 60,000; it should exceed the longest stop.
     pub after_ms: u64,
     /// For how long a start waits for its task to run, once ECS has placed it. Default 45,000: the image may have to be
@@ -70,7 +66,6 @@ impl Default for Limits {
             refresh_ms: 30_000,
             poll_ms: 5_000,
             settle_ms: 10_000,
-            lost_after_ms: 30_000,
             after_ms: 60_000,
             start_ms: 45_000,
             stop_ms: 45_000,

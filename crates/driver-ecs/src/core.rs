@@ -67,7 +67,7 @@ impl Core {
     pub(crate) fn new(config: EcsConfig, api: Api) -> Self {
         Self {
             errors: Errors::new(&config),
-            book: Book::new(api.started_by.clone(), Duration::from_millis(config.limits.lost_after_ms)),
+            book: Book::new(api.started_by.clone()),
             api,
             config,
             batches: Batches::default(),

@@ -338,21 +338,16 @@ pub(crate) async fn follow_instances(core: Arc<Core>) {
         let began = Instant::now();
         let answer = core.look_at_instances().await;
         let went_well = core.noted(Looks::Instances, began, answer).is_some();
-        let (next_lost, any_away) = core.book.away();
         let period = match core.book.events_tell() {
             _ if !went_well => core.api.jittered(INSTANCES_SOON),
-            _ if any_away => INSTANCES_SOON.min(refresh),
+            _ if core.book.any_away() => INSTANCES_SOON.min(refresh),
             (_, true) if core.listens() => refresh * WITH_EVENTS,
             _ => refresh,
         };
         let next = began + period;
-        let until = next_lost.map_or(next, |lost| lost.min(next));
         sleep(INSTANCES_SPACING).await;
-        let rest = until.saturating_duration_since(Instant::now());
+        let rest = next.saturating_duration_since(Instant::now());
         let _ = timeout(rest, core.look_at_instances.notified()).await;
-        if next_lost.is_some_and(|lost| lost <= Instant::now()) {
-            core.book.time_has_passed();
-        }
     }
 }
 

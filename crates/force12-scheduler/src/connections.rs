@@ -134,7 +134,6 @@ fn ecs_config(settings: &Settings, ecs: &Ecs) -> EcsConfig {
         limits: driver_ecs::Limits {
             refresh_ms: u64::try_from(ecs.refresh.as_millis()).unwrap_or(u64::MAX),
             settle_ms: controller.settle_ms,
-            lost_after_ms: controller.lost_after_ms,
             ..driver_ecs::Limits::default()
         },
     }

@@ -113,9 +113,8 @@ impl Play<'_> {
             return Ok(());
         }
         self.starts += 1;
-        let limits = Limits { lost_after_ms: LOST_AFTER_MS, ..Limits::default() };
         let seed = self.script.seed.wrapping_mul(31).wrapping_add(self.starts);
-        let driver = self.stage.driver(self.script.slots, seed, limits, &FAMILIES);
+        let driver = self.stage.driver(self.script.slots, seed, Limits::default(), &FAMILIES);
         let mut discovered = driver.discovered();
         let seen = timeout(Duration::from_mins(2), discovered.wait_for(Option::is_some)).await;
         let seen = match seen {
