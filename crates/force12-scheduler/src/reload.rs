@@ -79,7 +79,7 @@ impl Shared {
             // Whoever keeps the driver keeps the channel open.
             let changed = async {
                 if discovered.changed().await.is_err() {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             };
             if is_whole {

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 const ECS_CLUSTER: &str = "force12-demo";
 /// For whatever is waited for: a debug build on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A cluster of three instances with three slots each, what is demanded of it, and a scheduler's configuration.

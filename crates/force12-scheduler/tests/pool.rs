@@ -48,15 +48,16 @@ fn instance(name: &str, cpu_millis: u64) -> DiscoveredInstance {
 }
 
 fn revision(family: &str, number: i32) -> Arc<Revision> {
-    let mut revision = Revision::default();
+    let mut made = Arc::new(Revision::default());
+    let revision = Arc::make_mut(&mut made);
     revision.arn = format!("arn:aws:ecs:eu-west-1:123456789012:task-definition/{family}:{number}");
-    revision.family = family.to_owned();
+    revision.family = String::from(family);
     revision.revision = number;
     revision.cpu_millis = 250;
     revision.memory_mib = 200;
     revision.stop_timeout_ms = 5_000;
     revision.has_healthcheck = true;
-    Arc::new(revision)
+    made
 }
 
 fn found() -> Discovered {
