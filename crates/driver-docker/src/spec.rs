@@ -108,6 +108,7 @@ mod tests {
                 timeout_ms: 500,
                 retries: 3,
             }),
+            task_definition: None,
         };
         let body = create_body(&spec, &identity());
         assert_eq!(body.image.as_deref(), Some("web:3"));

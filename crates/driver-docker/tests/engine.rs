@@ -149,6 +149,7 @@ async fn a_spec_reaches_the_container_whole() {
             options: [("max-size".to_owned(), "1m".to_owned())].into(),
         }),
         healthcheck: None,
+        task_definition: None,
     };
     let id = driver.start(&start_of(0, spec), None).await.expect("it starts").id;
     let found = inspect(&id).await;

@@ -842,11 +842,10 @@ mod tests {
     use super::*;
     use crate::names::Identity;
 
-    const LOST_AFTER: Duration = Duration::from_secs(30);
     const OURS: &str = "force12/demo";
 
     fn book() -> Book {
-        Book::new(OURS.to_owned(), LOST_AFTER)
+        Book::new(OURS.to_owned())
     }
 
     fn task(name: &str, version: i64, status: Status, to_stop: bool) -> Facts {
@@ -1003,19 +1002,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_is_away_for_a_moment_costs_nothing() {
+    async fn an_agent_that_is_away_is_said_to_be_and_comes_back() {
         let book = book();
         book.looked_at_hosts(vec![host(1, true, 4_096)]);
         book.heard_of_host(host(2, false, 4_096));
-        assert_eq!(availability(&book), InstanceAvailability::Ready);
-        advance(LOST_AFTER).await;
         assert!(matches!(availability(&book), InstanceAvailability::Lost(_)));
         book.heard_of_host(host(3, true, 4_096));
         assert_eq!(availability(&book), InstanceAvailability::Ready);
         // What is told late changes nothing.
         book.heard_of_host(host(2, false, 4_096));
-        advance(LOST_AFTER).await;
         assert_eq!(availability(&book), InstanceAvailability::Ready);
+        // That a start was refused for want of the agent is news as well.
+        book.agent_is_away(&host(3, true, 4_096).arn);
+        assert!(matches!(availability(&book), InstanceAvailability::Lost(_)));
         let draining = HostFacts { status: "DRAINING".to_owned(), ..host(4, true, 4_096) };
         book.heard_of_host(draining);
         assert_eq!(availability(&book), InstanceAvailability::Draining);

@@ -214,7 +214,6 @@ impl Apply for Reload {
             // What an ECS cluster has just been asked to do and does not show yet, its driver alone knows.
             needs_no_restart(&[
                 ("ecs, but for its slots_per_instance and reserve,", bound(&before) != bound(&settings)),
-                ("lost_after_ms with [ecs]", has_ecs && old.lost_after_ms != new.lost_after_ms),
                 ("settle_ms with [ecs]", has_ecs && old.settle_ms != new.settle_ms),
             ])?;
             let connections = self.connections.changed_to(&settings, &self.clients);
