@@ -308,6 +308,14 @@ impl Book {
         self.forget(arn);
     }
 
+    /// Whether it is so young that ECS may not know it yet.
+    pub(crate) fn may_not_be_known_yet(&self, arn: &str) -> bool {
+        let now = Instant::now();
+        let state = self.state();
+        let entry = state.tasks.get(arn).filter(|entry| !entry.facts.has_left());
+        entry.is_some_and(|entry| now.saturating_duration_since(entry.asked_at) < NOT_FOUND_YET)
+    }
+
     /// ECS knows no such task any more.
     pub(crate) fn forget(&self, arn: &str) {
         let mut state = self.state();
@@ -902,6 +910,8 @@ mod tests {
         assert_eq!(due(&book, false), ["a"], "what is missing is looked up by name");
         book.not_found(&"a".into());
         assert_eq!(phases(&book), [Phase::Starting]);
+        assert!(book.may_not_be_known_yet("a"));
+        assert!(!book.may_not_be_known_yet("b"), "nobody has started it");
         advance(NOT_FOUND_YET).await;
         book.not_found(&"a".into());
         assert_eq!(phases(&book), [Phase::Exited], "not for ever");

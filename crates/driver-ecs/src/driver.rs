@@ -339,6 +339,12 @@ impl Driver for EcsDriver {
             }
             Err(error @ CallError::Refused { .. }) => {
                 let error = core.errors.call(CALL, &error);
+                if error.code() == "not_found" && core.book.may_not_be_known_yet(id.as_str()) {
+                    // It runs, for all we know: to take it for gone would give its room away twice.
+                    return Err(core
+                        .errors
+                        .outcome_unknown(CALL, "ECS does not know the task yet".to_owned()));
+                }
                 if error.code() == "not_found" {
                     core.book.forget(id.as_str());
                     return Ok(Outcome::Already);

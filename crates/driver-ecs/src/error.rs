@@ -49,9 +49,10 @@ impl CallError {
                 let status = context.raw().status().as_u16();
                 let code = context.err().code().unwrap_or("unknown").to_owned();
                 let message = context.err().message().unwrap_or_default().to_owned();
-                if is_throttling(&code) || status == 429 || status == 503 {
+                if is_throttling(&code) || status == 429 {
                     return Self::Throttled(format!("{code}: {message}"));
                 }
+                // Also 503: whoever was overloaded may have begun.
                 if status >= 500 {
                     return Self::Unclear(format!("HTTP status {status}, {code}: {message}"));
                 }

@@ -23,9 +23,10 @@ pub(crate) fn started_by(cluster: &str) -> String {
     }
     let digest = Sha256::digest(cluster.as_bytes());
     let hash = digest.iter().take(HASH_DIGITS / 2).fold(0_u32, |number, &byte| number << 8 | u32::from(byte));
-    // A dot is in no name of a cluster, so that no short name reads like this.
+    // An underscore is in no name of a cluster, so that no short name reads like this. ECS takes letters, digits, `-`, `/`
+    // and `_` (the same page).
     let first: String = cluster.chars().take(room - HASH_DIGITS - 1).collect();
-    format!("{PREFIX}{first}.{hash:08x}")
+    format!("{PREFIX}{first}_{hash:08x}")
 }
 
 /// What a task is one of.
@@ -83,7 +84,8 @@ mod tests {
         assert_eq!(started_by(&long), format!("force12/{long}"));
         let [one, other] = ["b", "c"].map(|end| started_by(&format!("{}{end}", "a".repeat(40))));
         assert_eq!(one.len(), STARTED_BY_MAX);
-        assert!(one.starts_with("force12/aaaaaaaaaaaaaaaaaaa."), "{one}");
+        assert!(one.starts_with("force12/aaaaaaaaaaaaaaaaaaa_"), "{one}");
+        assert!(one.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_/".contains(letter)), "{one}");
         assert_ne!(one, other);
         assert_eq!(one, started_by(&format!("{}b", "a".repeat(40))), "it is the same each time");
     }
