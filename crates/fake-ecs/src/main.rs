@@ -41,8 +41,9 @@ struct Cli {
     /// Run real containers, on the Docker engine that DOCKER_HOST names, or the local one. They are removed at the end
     #[arg(long)]
     docker: bool,
-    /// With --docker: a secret, by what a task definition names in valueFrom
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// With --docker: a secret, by what a task definition names in valueFrom. Whoever is on this machine can read
+    /// arguments, and not the environment
+    #[arg(long, env = "FAKE_ECS_SECRET", hide_env_values = true, value_parser = pair, value_name = "NAME=VALUE")]
     secret: Vec<(String, String)>,
     /// With --docker: an environment variable of every container whose task has a role, in place of its credentials
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
